@@ -1,0 +1,273 @@
+"""What managers offer, and the data that passes between them and the dispatcher.
+
+`Manager` is the small base every kind implements; extra abilities (`SandboxHost`) are protocols of
+their own that callers test for. No IO here. A manager is driven by one event loop; every method may
+be called concurrently with every other.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol, runtime_checkable
+
+from ..scheduler.model import EMPTY, Capacity, LeaseRecord, ResourceId
+
+
+class Outcome(StrEnum):
+    """How a run ended. All but KILLED are what the command did; KILLED is what `kill` did."""
+
+    FINISHED = "finished"
+    TIMED_OUT = "timed_out"
+    OUT_OF_MEMORY = "out_of_memory"
+    OUT_OF_DISK = "out_of_disk"
+    TOO_MANY_PROCESSES = "too_many_processes"
+    KILLED = "killed"
+
+
+class Stream(StrEnum):
+    STDOUT = "stdout"
+    STDERR = "stderr"
+
+
+class OutputSink(Protocol):
+    """Where a run's output goes. Called on the event loop, never blocks, keeps what it can."""
+
+    def write(self, stream: Stream, offset: int, data: bytes) -> None:
+        """`offset` counts the bytes the stream has produced; a jump means bytes were cut."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ExecSpec:
+    """A command for a sandbox. Exactly one of `argv` and `shell_command` is set."""
+
+    argv: tuple[str, ...] = ()
+    shell_command: str = ""
+    cwd: str = ""
+    env: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    stdin: bytes = b""
+    user: str = ""
+    max_output_bytes: int = 1 << 20
+    """Kept of stdout and of stderr each: half from the head, half from the tail."""
+    substitute_cores: bool = False
+    """Replace the literal `{cores}` by the granted number: set for a range or a set of cores."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallSpec:
+    """An HTTP request done while a quota's permit is held."""
+
+    url: str
+    method: str = "POST"
+    headers: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class PermitSpec:
+    """Nothing to run: the client holds the permit until it releases it."""
+
+
+Payload = ExecSpec | CallSpec | PermitSpec
+
+
+@dataclass(frozen=True, slots=True)
+class HttpReply:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run came to. Output went to the sink; only its lengths are here."""
+
+    outcome: Outcome
+    exit_code: int | None = None
+    """None if it has none (it never ran to an exit); -N on signal N."""
+    signal: int | None = None
+    run_s: float = 0.0
+    """From start to end of the command, on the clock of who ran it."""
+    cpu_seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    stdout_bytes: int = 0
+    stderr_bytes: int = 0
+    http: HttpReply | None = None
+    retry_after_s: float | None = None
+    """A provider's wish (HTTP 429 or 503 with Retry-After): close the quota for that long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A grant made real. `token` fences: what carries an older one is dropped."""
+
+    action: str
+    trajectory: str | None
+    node: str
+    token: int
+    amounts: Mapping[ResourceId, int]
+    cores: tuple[int, ...] = ()
+    """The concrete core ids, for an exec."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What `run` runs."""
+
+    action: str
+    payload: Payload
+    timeout_s: float | None = None
+
+
+class Manager(ABC):
+    """Owns one kind of resource on one node, or cluster-wide."""
+
+    node: str
+
+    @abstractmethod
+    def capacities(self) -> tuple[Capacity, ...]:
+        """What it adds to its node's NodeUp. Constant while the manager is open."""
+
+    @abstractmethod
+    async def acquire(
+        self, action: str, trajectory: str | None, token: int, amounts: Mapping[ResourceId, int]
+    ) -> Lease:
+        """Make a grant real: choose the cores, confine the sandbox. Takes milliseconds at most.
+
+        Raises SandboxDied or SandboxClosed if its sandbox is gone.
+        """
+
+    @abstractmethod
+    async def run(self, lease: Lease, request: RunRequest, output: OutputSink) -> RunResult:
+        """Run it and wait for its end; enforces `timeout_s`. Never raises for what the command
+        did. After `kill` it returns with Outcome.KILLED. Raises LeaseLost if what ran it is gone,
+        PermanentError if it cannot be run at all (no such user, message too large)."""
+
+    @abstractmethod
+    async def kill(self, lease: Lease) -> None:
+        """Make a running `run` return soon, whatever it takes. No run, no effect; idempotent."""
+
+    @abstractmethod
+    async def resize(self, lease: Lease, amounts: Mapping[ResourceId, int]) -> Lease:
+        """Give a live lease other amounts; returns the lease as it then is (it may be unchanged
+        if it already ended). Raises LeaseLost."""
+
+    @abstractmethod
+    async def release(self, lease: Lease) -> None:
+        """Take the units back; on return nothing of the action uses them. Idempotent, and silent
+        if the lease is unknown or its sandbox is gone."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """End everything it started and free everything it took. Idempotent."""
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSpec:
+    """What a trajectory's sandbox must be. Sizes in bytes; None means the node's default."""
+
+    trajectory: str
+    task: str = "default"
+    image: str = ""
+    memory_bytes: int | None = None
+    disk_bytes: int | None = None
+    shm_bytes: int | None = None
+    network: str = "none"
+    user: str = ""
+    workdir: str = ""
+    env: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    shell: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxInfo:
+    """What a started sandbox is."""
+
+    trajectory: str
+    launcher: str
+    workdir: str
+    limits: Mapping[str, str]
+    """memory, disk, pids, shm, cores -> "hard" or "soft"."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    name: str
+    kind: str
+    """file, directory, symlink or other."""
+    size: int
+    mode: int
+    modified_unix_s: float
+    target: str = ""
+    """Of a symlink."""
+
+
+@runtime_checkable
+class SandboxHost(Protocol):
+    """The ability to hold sandboxes: CPU managers have it."""
+
+    async def check_open(self, spec: SandboxSpec) -> SandboxSpec:
+        """Refuse what this node can never start, before anything is queued; returns the spec with
+        the node's defaults filled in (memory above all). Raises Unsupported, UnknownImage,
+        PermanentError."""
+        ...
+
+    async def open(
+        self, spec: SandboxSpec, token: int, on_lost: Callable[[str], None]
+    ) -> SandboxInfo:
+        """Start the sandbox. `on_lost(message)` is called once, on the event loop, if it dies
+        before `close`. Raises TemporaryError, PermanentError."""
+        ...
+
+    async def close(self, trajectory: str) -> None:
+        """End it with everything in it; on return it is gone. Idempotent, silent if unknown."""
+        ...
+
+    def read_file(
+        self, trajectory: str, path: str, offset: int, limit: int
+    ) -> AsyncIterator[tuple[bytes, int]]:
+        """Chunks of at most 1 MiB with the file's whole size; one empty chunk for an empty file.
+        `limit` 0 reads to the end. Raises FileProblem, SandboxDied, SandboxClosed: as all below."""
+        ...
+
+    async def write_file(
+        self, trajectory: str, path: str, mode: int, chunks: AsyncIterator[bytes]
+    ) -> int:
+        """Write a whole file, atomically (readers see the old or the new one), making missing
+        folders; returns its size."""
+        ...
+
+    async def list_files(self, trajectory: str, path: str) -> list[FileInfo]:
+        """The entries of a folder, sorted by name."""
+        ...
+
+    async def stat(self, trajectory: str, path: str) -> FileInfo:
+        """Of the path itself: a symlink is not followed."""
+        ...
+
+    def sandboxes(self) -> Mapping[str, int]:
+        """How many there are by state: starting, idle, running."""
+        ...
+
+    def describe(self) -> NodeDescription:
+        """For `status`: the default launcher and its limits."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDescription:
+    launcher: str
+    limits: Mapping[str, str]
+
+
+@runtime_checkable
+class Reconciler(Protocol):
+    """The ability to find, at start, what an earlier life left."""
+
+    async def reconcile(self) -> tuple[LeaseRecord, ...]:
+        """Reap what nobody owns; return leases that still hold."""
+        ...

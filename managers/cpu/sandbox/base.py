@@ -1,0 +1,102 @@
+"""The launcher interface: how sandboxes are started, and what a started one can do.
+
+A launcher knows one way of isolating (bubblewrap, docker, process). A `Sandbox` is a live one; its
+commands and file calls go over the `Channel` to its agent, its limits over its cgroup. Owner of both
+is the CpuManager.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ...base import SandboxSpec
+
+if TYPE_CHECKING:
+    from .channel import Channel
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of `tangram doctor`: what was tried, whether it works, and the line that mends it."""
+
+    name: str
+    ok: bool
+    detail: str
+    cure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryEvents:
+    """Counters of a sandbox's limits, read before and after a run to tell why it ended."""
+
+    oom_kills: int = 0
+    pids_refused: int = 0
+    peak_bytes: int = 0
+
+
+class Sandbox(ABC):
+    """One live sandbox. Created by a launcher, used by the CpuManager alone."""
+
+    trajectory: str
+    launcher: str
+    workdir: str
+    limits: Mapping[str, str]
+    channel: Channel
+
+    @abstractmethod
+    async def confine(self, cores: tuple[int, ...] | None) -> None:
+        """Give it exactly these cores (cpuset, quota, full weight; the file behind `nproc` is
+        rewritten). None parks it: the parking set with the least weight. 0.2 ms where the cgroup
+        tree is writable."""
+
+    @abstractmethod
+    def boost(self, on: bool) -> None:
+        """Full weight while a file call is served although it is parked. Cheap, never raises."""
+
+    @abstractmethod
+    def events(self) -> MemoryEvents:
+        """The limits' counters now; zeros where no cgroup counts."""
+
+    @abstractmethod
+    async def disk_used_bytes(self) -> int:
+        """What its writable files take on disk now (walks them: not for the hot path)."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Kill everything in it, remove its files and cgroups; gone on return. Idempotent."""
+
+
+class Launcher(ABC):
+    """One way of starting sandboxes."""
+
+    name: str
+
+    @abstractmethod
+    async def checks(self) -> list[Check]:
+        """What this launcher needs on this node, tried for real. It works if all are ok."""
+
+    @abstractmethod
+    def limits(self) -> Mapping[str, str]:
+        """memory, disk, pids, shm, cores -> "hard" or "soft", on this node."""
+
+    @abstractmethod
+    async def check_image(self, spec: SandboxSpec) -> None:
+        """Raises UnknownImage or Unsupported if `start` of this spec can never work."""
+
+    @abstractmethod
+    async def start(self, spec: SandboxSpec, on_lost: Callable[[str], None]) -> Sandbox:
+        """Start a sandbox (all sizes of the spec are set) and wait for its agent. Its files exist
+        and commands can run on return. `on_lost(message)` once if it dies before `aclose`.
+        Raises TemporaryError, PermanentError; leaves nothing behind then, or when cancelled."""
+
+    @abstractmethod
+    async def reap(self) -> int:
+        """Remove what an earlier life of this server left (same name, same state folder), and
+        return how many sandboxes that were."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close every sandbox that it started, then itself. Idempotent."""

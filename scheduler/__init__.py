@@ -1,0 +1,92 @@
+"""The scheduler: pure decisions about who gets which units, when, and why not yet.
+
+`Scheduler.handle(event, now)` is the one way in and the returned decisions the one way out. Nothing
+in this folder does IO, reads a clock, logs or draws random numbers; it imports the standard library
+only. Hosts are the dispatcher (live) and, later, the simulator (virtual time).
+"""
+
+from .core import Explanation, Scheduler
+from .decisions import Decision, End, Grant, Kill, Place, Reserve, Resize
+from .events import (
+    ActionEnded,
+    CancelRequested,
+    Event,
+    LeaseLost,
+    LeaseReleased,
+    NodeDown,
+    NodeUp,
+    QuotaClosed,
+    ResizeRequested,
+    Resized,
+    SandboxLost,
+    SandboxReady,
+    Started,
+    Submitted,
+    Tick,
+    TrajectoryClosed,
+    TrajectoryOpened,
+    TrajectoryReleased,
+)
+from .model import (
+    CLUSTER,
+    Action,
+    Amounts,
+    Capacity,
+    Demand,
+    Elasticity,
+    EndReason,
+    LeaseRecord,
+    Profile,
+    ResourceId,
+    State,
+    Trajectory,
+    WaitReason,
+    WaitSpan,
+)
+from .resource import LinearView, ResourceView
+
+__all__ = [
+    "CLUSTER",
+    "Action",
+    "ActionEnded",
+    "Amounts",
+    "CancelRequested",
+    "Capacity",
+    "Decision",
+    "Demand",
+    "Elasticity",
+    "End",
+    "EndReason",
+    "Event",
+    "Explanation",
+    "Grant",
+    "Kill",
+    "LeaseLost",
+    "LeaseRecord",
+    "LeaseReleased",
+    "LinearView",
+    "NodeDown",
+    "NodeUp",
+    "Place",
+    "Profile",
+    "QuotaClosed",
+    "Reserve",
+    "Resize",
+    "ResizeRequested",
+    "Resized",
+    "ResourceId",
+    "ResourceView",
+    "SandboxLost",
+    "SandboxReady",
+    "Scheduler",
+    "Started",
+    "State",
+    "Submitted",
+    "Tick",
+    "Trajectory",
+    "TrajectoryClosed",
+    "TrajectoryOpened",
+    "TrajectoryReleased",
+    "WaitReason",
+    "WaitSpan",
+]

@@ -1,0 +1,1 @@
+"""The server: dispatcher (middle ring) and the gRPC, HTTP and metrics edges (outer ring)."""

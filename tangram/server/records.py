@@ -1,0 +1,205 @@
+"""What the server remembers of actions and trajectories: plain records, no IO, no wire format.
+
+Only the dispatcher changes them; the service and the metrics read them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..errors import TangramError
+from ..managers.base import Payload, RunResult, SandboxInfo, SandboxSpec
+from ..scheduler import Action, State, Trajectory
+from .outputs import OutputStore
+
+
+@dataclass(frozen=True, slots=True)
+class ActionRequest:
+    """What a client asked for: the scheduler's part, the payload, and what is only remembered."""
+
+    action: Action
+    payload: Payload
+    labels: Mapping[str, str]
+    summary: str
+    """The command or URL, cut to one line."""
+    fingerprint: bytes
+    """Digest of the whole body: the same id with another one is refused."""
+    size: int
+    """Bytes that it takes in the queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The four parts of an action completion time, in seconds. They add up to `act_s`."""
+
+    queue_s: float
+    prepare_s: float
+    run_s: float
+    overhead_s: float
+    act_s: float
+
+
+@dataclass(slots=True)
+class ActionRecord:
+    """One accepted action. Times are on the server's monotonic clock."""
+
+    request: ActionRequest
+    submitted: float
+    submitted_unix_s: float
+    output: OutputStore
+    state: State = State.WAITING
+    token: int = 0
+    node: str = ""
+    cores: int = 0
+    granted: float | None = None
+    sandbox_wait_s: float = 0.0
+    """How much of the time before the grant its sandbox was starting: prepare, not queue."""
+    started: float | None = None
+    ended: float | None = None
+    result: RunResult | None = None
+    error: TangramError | None = None
+    watchers: int = 0
+    """Calls that wait for its end now."""
+    asked_at: float = 0.0
+    """When somebody last asked for it; with no watcher it is detached since then."""
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def id(self) -> str:
+        return self.request.action.id
+
+    def timing(self, now: float) -> Timing:
+        """The parts so far; final once it has ended."""
+        end = self.ended if self.ended is not None else now
+        act = end - self.submitted
+        granted = self.granted if self.granted is not None else end
+        queue = max(0.0, granted - self.submitted - self.sandbox_wait_s)
+        started = self.started if self.started is not None else end
+        prepare = self.sandbox_wait_s + max(0.0, started - granted)
+        if self.result is not None:
+            run = self.result.run_s
+        else:
+            run = max(0.0, end - started)
+        return Timing(queue, prepare, run, max(0.0, act - queue - prepare - run), act)
+
+
+@dataclass(frozen=True, slots=True)
+class TrajectoryRequest:
+    trajectory: Trajectory
+    spec: SandboxSpec
+    labels: Mapping[str, str]
+    ttl_s: float | None
+    fingerprint: bytes
+
+
+class TrajectoryState:
+    """States of a trajectory, as in `tangram.v1.TrajectoryState`."""
+
+    WAITING = "waiting"
+    STARTING = "starting"
+    READY = "ready"
+    LOST = "lost"
+    CLOSED = "closed"
+
+
+@dataclass(slots=True)
+class TrajectoryRecord:
+    request: TrajectoryRequest
+    opened: float
+    state: str = TrajectoryState.WAITING
+    node: str = ""
+    token: int = 0
+    message: str = ""
+    info: SandboxInfo | None = None
+    placed: float | None = None
+    ready_at: float | None = None
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once it is ready, lost or closed: nothing to wait for any more."""
+
+    @property
+    def id(self) -> str:
+        return self.request.trajectory.id
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    total: int
+    granted: int
+    free: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    name: str
+    launcher: str
+    cores: Units
+    memory: Units
+    limits: Mapping[str, str]
+    sandboxes: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaStatus:
+    name: str
+    limit: int
+    in_use: int
+    description: str
+    closed_for_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatus:
+    resource: str
+    waiting: int
+    reason: str
+    waiting_units: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStatus:
+    name: str
+    waiting: int
+    running: int
+    ended: int
+    trajectories: int
+    mean: Timing | None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatus:
+    nodes: tuple[NodeStatus, ...]
+    quotas: tuple[QuotaStatus, ...]
+    queues: tuple[QueueStatus, ...]
+    tasks: tuple[TaskStatus, ...]
+    uptime_s: float
+    busiest: tuple[ActionRecord, ...]
+    """The longest waiting and running now, at most 50."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    part: str
+    reason: str
+    resource: str
+    sentence: str
+    start_s: float
+    end_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    at_s: float
+    name: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ActionExplanation:
+    record: ActionRecord
+    spans: tuple[Span, ...]
+    sentence: str
+    ahead: int
+    predicted_run_s: float | None
+    history: tuple[HistoryEntry, ...]
