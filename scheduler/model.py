@@ -24,7 +24,7 @@ QUOTA_PREFIX = "quota:"
 UNITS_MAX = 1 << 50
 """No amount is larger (a pebibyte of memory, far beyond any count of cores)."""
 
-EMPTY: Mapping[str, Any] = MappingProxyType({})
+EMPTY: Mapping[Any, Any] = MappingProxyType({})
 
 
 class ResourceId(NamedTuple):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from ..errors import TangramError
 from ..managers.base import Payload, RunResult, SandboxInfo, SandboxSpec
-from ..scheduler import Action, State, Trajectory
+from ..scheduler import Action, EndReason, State, Trajectory, WaitReason
 from .outputs import OutputStore
 
 
@@ -64,11 +64,43 @@ class ActionRecord:
     """Calls that wait for its end now."""
     asked_at: float = 0.0
     """When somebody last asked for it; with no watcher it is detached since then."""
+    answered: bool = False
+    """Somebody was told its end: only then it may be forgotten early."""
+    began: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when it runs, or has ended without."""
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def id(self) -> str:
         return self.request.action.id
+
+    def start(self, now: float) -> None:
+        """It runs from now on, unless its end was written first."""
+        if self.state.ended:
+            return
+        self.started = now
+        self.state = State.RUNNING
+        self.began.set()
+
+    def finish(
+        self,
+        now: float,
+        state: State,
+        *,
+        result: RunResult | None = None,
+        error: TangramError | None = None,
+    ) -> bool:
+        """Write its end. The first end wins: False if it had one."""
+        if self.state.ended:
+            return False
+        self.state, self.ended, self.result, self.error = state, now, result, error
+        if result is not None:
+            self.output.finish(result.stdout_bytes, result.stderr_bytes)
+        else:
+            self.output.finish()
+        self.began.set()
+        self.done.set()
+        return True
 
     def timing(self, now: float) -> Timing:
         """The parts so far; final once it has ended."""
@@ -78,10 +110,7 @@ class ActionRecord:
         queue = max(0.0, granted - self.submitted - self.sandbox_wait_s)
         started = self.started if self.started is not None else end
         prepare = self.sandbox_wait_s + max(0.0, started - granted)
-        if self.result is not None:
-            run = self.result.run_s
-        else:
-            run = max(0.0, end - started)
+        run = self.result.run_s if self.result else max(0.0, end - started)
         return Timing(queue, prepare, run, max(0.0, act - queue - prepare - run), act)
 
 
@@ -117,6 +146,9 @@ class TrajectoryRecord:
     ready_at: float | None = None
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once it is ready, lost or closed: nothing to wait for any more."""
+    lost_because: EndReason | None = None
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once its sandbox is removed."""
 
     @property
     def id(self) -> str:
@@ -154,7 +186,9 @@ class QueueStatus:
     resource: str
     waiting: int
     reason: str
+    """The commonest."""
     waiting_units: int
+    units_by_reason: Mapping[WaitReason, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,488 @@
+"""The middle ring: events into the scheduler, decisions into tasks, outcomes back as events.
+
+Knows managers, leases and the commit seam; knows no wire format and decides nothing about units.
+One pump handles events in order: commit, hand to the scheduler, execute its decisions, answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import (
+    FailedPrecondition,
+    InvalidRequest,
+    Overloaded,
+    Unavailable,
+)
+from ..managers.base import ExecSpec, Manager, PermitSpec, SandboxHost
+from ..managers.errors import ManagerError
+from ..scheduler import (
+    CLUSTER,
+    CancelRequested,
+    Decision,
+    End,
+    Grant,
+    Kill,
+    NodeUp,
+    Place,
+    Reserve,
+    Resize,
+    Resized,
+    ResizeRequested,
+    ResourceId,
+    Scheduler,
+    State,
+    Submitted,
+    TrajectoryOpened,
+)
+from .admission import (
+    OVERLOAD_RETRY_S,
+    QueueBound,
+    check_placeable,
+    inherit,
+    same_body,
+)
+from .book import ActionBook
+from .failures import from_end, from_manager
+from .grants import GrantRun
+from .leases import TaskLeases
+from .log import EventLog, MemoryLog
+from .outputs import OutputArchive, OutputStore
+from .pump import Pump
+from .records import (
+    ActionExplanation,
+    ActionRecord,
+    ActionRequest,
+    PoolStatus,
+    TrajectoryRecord,
+    TrajectoryRequest,
+)
+from .reports import TaskTotals, explain, pool_status
+from .trajectories import TrajectoryBook
+
+log = logging.getLogger(__name__)
+
+HOUSEKEEPING_S = 1.0
+"""Between looks for detached actions, ended leases, passed ttls, old records."""
+
+
+@dataclass(frozen=True, slots=True)
+class DispatcherLimits:
+    """What one dispatcher takes on. Bytes count the requests that have not ended."""
+
+    max_actions: int = 100_000
+    max_bytes: int = 1 << 30
+    max_trajectories: int = 100_000
+    retain_s: float = 3600.0
+    retain_actions: int = 50_000
+    output_memory_bytes: int = 256 << 20
+    detach_grace_s: float = 10.0
+    lease_s: float = 60.0
+
+
+class Dispatcher:
+    """Runs actions: the one object that the service talks to."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        managers: Sequence[Manager],
+        *,
+        spool: Path,
+        limits: DispatcherLimits | None = None,
+        event_log: EventLog | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`spool` is the folder to which the output of ended actions moves."""
+        self.limits = limits or DispatcherLimits()
+        self.draining = False
+        self.observers: list[Callable[[ActionRecord], None]] = []
+        self._scheduler = scheduler
+        self._managers = tuple(managers)
+        self._log: EventLog = event_log or MemoryLog()
+        self._clock = clock
+        self._started_at = clock()
+        self._pump = Pump(scheduler, self._log, clock=clock, execute=self._execute)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._grants: dict[str, GrantRun] = {}
+        self._queue = QueueBound(self.limits.max_actions, self.limits.max_bytes)
+        self._owners = {c.resource: m for m in self._managers for c in m.capacities()}
+        self._book = ActionBook(
+            retain_s=self.limits.retain_s, retain_actions=self.limits.retain_actions
+        )
+        self._archive = OutputArchive(spool, self.limits.output_memory_bytes)
+        self._leases = TaskLeases(self.limits.lease_s)
+        self._totals = TaskTotals()
+        self._trajectories = TrajectoryBook(
+            {m.node: m for m in self._managers if isinstance(m, SandboxHost)},
+            post=self._pump.post,
+            clock=clock,
+            forget=scheduler.forget_trajectory,
+        )
+
+    # -- life ------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Tell the scheduler what there is, and begin."""
+        self._pump.start()
+        by_node: dict[str, list[Manager]] = {}
+        for manager in self._managers:
+            by_node.setdefault(manager.node, []).append(manager)
+        for node, managers in by_node.items():
+            capacities = tuple(c for m in managers for c in m.capacities())
+            await self._pump.post(NodeUp(node, 1, capacities))
+        self._spawn(self._keep_house())
+
+    async def aclose(self) -> None:
+        """Refuse new work, end what runs, close every sandbox. Idempotent."""
+        if self.draining:
+            return
+        self.draining = True
+        live = [record.id for record in self._book.live()]
+        await self._cancel_all(live, "the server shuts down")
+        await self._trajectories.aclose()
+        while self._grants:
+            await asyncio.wait([t for t in self._tasks if t.get_name().startswith("grant")])
+        await self._pump.aclose()
+        for task in list(self._tasks):
+            task.cancel()
+            await asyncio.wait([task])
+        for manager in self._managers:
+            await manager.aclose()
+
+    def now(self) -> float:
+        """Seconds on the server's monotonic clock, as in every record."""
+        return self._clock()
+
+    # -- trajectories ----------------------------------------------------------------------------
+
+    async def open_trajectory(self, request: TrajectoryRequest) -> TrajectoryRecord:
+        """Accept a trajectory; its sandbox starts as soon as a node has the memory for it.
+
+        The same id with the same settings again gives the same trajectory. Raises TangramError.
+        """
+        self._refuse_if_draining()
+        self._leases.renew(request.trajectory.task, self.now())
+        if (known := self._trajectories.known(request)) is not None:
+            return known
+        if len(self._trajectories) >= self.limits.max_trajectories:
+            raise Overloaded(
+                f"{self.limits.max_trajectories} trajectories are open",
+                retry_after=OVERLOAD_RETRY_S,
+            )
+        try:
+            checked = await self._trajectories.refuse_impossible(request)
+        except ManagerError as error:
+            raise from_manager(error) from error
+        check_placeable(self._scheduler, checked)
+        if (known := self._trajectories.known(request)) is not None:  # opened while we asked
+            return known
+        record = TrajectoryRecord(checked, self.now())
+        self._trajectories.add(record)
+        await self._pump.post(TrajectoryOpened(checked.trajectory))
+        return record
+
+    def trajectory(self, trajectory_id: str) -> TrajectoryRecord:
+        """Raises NotFound."""
+        record = self._trajectories.get(trajectory_id)
+        self._leases.renew(record.request.trajectory.task, self.now())
+        return record
+
+    async def wait_ready(self, trajectory_id: str, timeout_s: float | None) -> TrajectoryRecord:
+        """The trajectory once it is ready, lost or closed, or as it stands after the timeout."""
+        record = self.trajectory(trajectory_id)
+        await _within(timeout_s, record.settled.wait())
+        return record
+
+    async def close_trajectory(self, trajectory_id: str) -> None:
+        """End it and all its actions; on return its sandbox is gone. Idempotent."""
+        await asyncio.shield(self._spawn(self._trajectories.close(trajectory_id)))
+
+    async def sandbox_host(self, trajectory_id: str) -> SandboxHost:
+        """Who serves its file calls, once its sandbox is ready. Raises NotFound,
+        TrajectoryClosed, Lost, SandboxFailed."""
+        self.trajectory(trajectory_id)
+        return await self._trajectories.host(trajectory_id)
+
+    def keep_alive(self, task: str, lease_s: float) -> None:
+        """Renew the task's lease."""
+        self._leases.renew(task, self.now(), lease_s)
+
+    # -- actions ---------------------------------------------------------------------------------
+
+    async def submit(self, request: ActionRequest) -> ActionRecord:
+        """Accept an action: on return it is committed. Raises TangramError if it is refused.
+
+        The same id with the same body again gives the same action.
+        """
+        action = request.action
+        self._leases.renew(action.task, self.now())
+        if (known := self._book.find(action.id)) is not None:
+            known.asked_at = self.now()
+            return same_body(known, request)
+        self._refuse_if_draining()
+        self._book.check_age(action.id)
+        if action.trajectory is not None:
+            request = inherit(request, self._trajectories.usable(action.trajectory))
+        self._queue.enter(request)
+        record = self._accept(request)
+        await self._pump.post(Submitted(request.action))
+        if record.error is not None and record.state is State.FAILED and record.granted is None:
+            self._book.remove(record.id)
+            self._scheduler.forget(record.id)
+            self._log.forget(record.id)
+            raise record.error
+        return record
+
+    async def wait(self, action_id: str, timeout_s: float | None = None) -> ActionRecord:
+        """The action once it has ended, or as it stands after the timeout. Raises NotFound."""
+        record = self.record(action_id)
+        await self._watch(record, timeout_s, record.done)
+        record.answered = record.answered or record.state.ended
+        return record
+
+    async def wait_running(self, action_id: str) -> ActionRecord:
+        """The action once it runs, or has ended without. Raises NotFound."""
+        record = self.record(action_id)
+        await self._watch(record, None, record.began)
+        return record
+
+    async def release_permit(self, action_id: str, retry_after_s: float | None) -> ActionRecord:
+        """Give a permit back; `retry_after_s` closes its quota for that long. Idempotent."""
+        record = self.record(action_id)
+        if not isinstance(record.request.payload, PermitSpec):
+            raise FailedPrecondition(f"action {action_id!r} is no permit: cancel it instead")
+        if (run := self._grants.get(action_id)) is not None:
+            run.return_permit(retry_after_s)
+            await record.done.wait()
+        elif not record.state.ended:
+            await self._cancel_all([action_id], "released before it was granted")
+        return record
+
+    async def cancel(
+        self,
+        *,
+        action: str = "",
+        trajectory: str = "",
+        group: str = "",
+        step: int | None = None,
+        task: str = "",
+        reason: str = "",
+    ) -> list[str]:
+        """Cancel every action that matches all given selectors; returns the ids of those that had
+        not ended. Raises InvalidRequest without a selector, NotFound for an unknown action id."""
+        if not (action or trajectory or group or task) and step is None:
+            raise InvalidRequest("name an action, trajectory, group, step or task to cancel")
+        if action:
+            self._book.get(action)
+        chosen = [
+            record.id
+            for record in self._book.live()
+            if (not action or record.id == action)
+            and (not trajectory or record.request.action.trajectory == trajectory)
+            and (not group or record.request.action.group == group)
+            and (step is None or record.request.action.step == step)
+            and (not task or record.request.action.task == task)
+        ]
+        await self._cancel_all(chosen, reason or "a client cancelled it")
+        return chosen
+
+    async def resize(self, action_id: str, amounts: Mapping[ResourceId, int]) -> None:
+        """Ask for other amounts for a running action; granted if they are feasible and free."""
+        self._book.get(action_id)
+        await self._pump.post(ResizeRequested(action_id, amounts))
+
+    def record(self, action_id: str) -> ActionRecord:
+        """Raises NotFound. Counts as asking for it."""
+        record = self._book.get(action_id)
+        record.asked_at = self.now()
+        self._leases.renew(record.request.action.task, record.asked_at)
+        return record
+
+    def records(self) -> Iterable[ActionRecord]:
+        """Every retained action, newest first."""
+        return self._book.newest_first()
+
+    def explain(self, action_id: str) -> ActionExplanation:
+        """Where an action stands and why. Raises NotFound."""
+        record = self.record(action_id)
+        story = self._scheduler.explain(action_id, self.now())
+        return explain(record, story, self._log.about(action_id), self.now())
+
+    def status(self) -> PoolStatus:
+        """The pool now."""
+        return pool_status(
+            self._scheduler,
+            self._managers,
+            self._book.live(),
+            self._trajectories.all(),
+            self._totals,
+            self.now(),
+            self._started_at,
+        )
+
+    # -- decisions -------------------------------------------------------------------------------
+
+    def _execute(self, decision: Decision, now: float) -> None:
+        match decision:
+            case Grant():
+                self._grant(decision, now)
+            case End():
+                self._end(decision, now)
+            case Place():
+                self._trajectories.place(decision)
+            case Kill():
+                if (run := self._grants.get(decision.action)) is not None:
+                    self._spawn(run.kill())
+            case Resize():
+                if (run := self._grants.get(decision.action)) is not None:
+                    self._spawn(self._resize(run, decision))
+            case Reserve():
+                log.info("units of %s are kept for %s", decision.resources, decision.action)
+
+    def _grant(self, grant: Grant, now: float) -> None:
+        record = self._book.get(grant.action)
+        record.granted, record.node, record.token = now, grant.node, grant.token
+        record.cores = sum(n for r, n in grant.amounts.items() if r.kind == "cores")
+        record.sandbox_wait_s = self._sandbox_wait_s(record, now)
+        record.state = State.PREPARING
+        run = GrantRun(
+            record,
+            grant,
+            self._owners_of(grant),
+            post=self._pump.post,
+            clock=self._clock,
+            ended=self._note_end,
+        )
+        self._grants[record.id] = run
+        self._spawn(self._drive(run), name=f"grant of {record.id}")
+
+    async def _drive(self, run: GrantRun) -> None:
+        try:
+            await run.drive()
+        finally:
+            self._grants.pop(run.record.id, None)
+
+    async def _resize(self, run: GrantRun, decision: Resize) -> None:
+        try:
+            amounts = await run.resize(decision.amounts)
+        except ManagerError as error:
+            log.warning("resizing action %s failed: %s", decision.action, error)
+            amounts = run.grant.amounts
+        run.record.cores = sum(n for r, n in amounts.items() if r.kind == "cores")
+        await self._pump.post(Resized(decision.action, decision.token, amounts))
+
+    def _end(self, end: End, now: float) -> None:
+        record = self._book.get(end.action)
+        if record.finish(now, end.state, error=from_end(end)):
+            self._note_end(record)
+
+    def _owners_of(self, grant: Grant) -> list[tuple[Manager, Mapping[ResourceId, int]]]:
+        by_manager: dict[Manager, dict[ResourceId, int]] = {}
+        for resource, amount in grant.amounts.items():
+            by_manager.setdefault(self._owners[resource], {})[resource] = amount
+        # The node's manager runs an exec; a quota beside it is only held.
+        return sorted(by_manager.items(), key=lambda owner: owner[0].node == CLUSTER)
+
+    def _sandbox_wait_s(self, record: ActionRecord, now: float) -> float:
+        trajectory_id = record.request.action.trajectory
+        if trajectory_id is None or not isinstance(record.request.payload, ExecSpec):
+            return 0.0
+        trajectory = self._trajectories.get(trajectory_id)
+        if trajectory.placed is None or trajectory.ready_at is None:
+            return 0.0
+        return max(0.0, min(now, trajectory.ready_at) - max(record.submitted, trajectory.placed))
+
+    # -- acceptance and ends ---------------------------------------------------------------------
+
+    def _accept(self, request: ActionRequest) -> ActionRecord:
+        now = self.now()
+        payload = request.payload
+        kept = payload.max_output_bytes if isinstance(payload, ExecSpec) else 0
+        record = ActionRecord(request, now, time.time(), OutputStore(kept), asked_at=now)
+        self._book.add(record)
+        self._totals.submitted(request.action.task)
+        return record
+
+    def _note_end(self, record: ActionRecord) -> None:
+        self._queue.leave(record.request)
+        self._book.note_end(record)
+        self._totals.ended(record.request.action.task, record.timing(self.now()))
+        self._spawn(self._archive.add(record.output))
+        for observer in self.observers:
+            observer(record)
+
+    def _refuse_if_draining(self) -> None:
+        if self.draining:
+            raise Unavailable("the server shuts down", retry_after=OVERLOAD_RETRY_S)
+
+    async def _cancel_all(self, action_ids: Iterable[str], reason: str) -> None:
+        await asyncio.gather(*(self._pump.post(CancelRequested(a, reason)) for a in action_ids))
+
+    async def _watch(
+        self, record: ActionRecord, timeout_s: float | None, event: asyncio.Event
+    ) -> None:
+        record.watchers += 1
+        try:
+            await _within(timeout_s, event.wait())
+        finally:
+            record.watchers -= 1
+            record.asked_at = self.now()
+
+    # -- housekeeping ----------------------------------------------------------------------------
+
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(HOUSEKEEPING_S)
+            now = self.now()
+            await self._cancel_detached(now)
+            await self._close_overdue(now)
+            for record in self._book.drop_old(now):
+                self._scheduler.forget(record.id)
+                self._log.forget(record.id)
+
+    async def _cancel_detached(self, now: float) -> None:
+        """An action that nobody asks for is cancelled, unless its task's lease holds."""
+        gone = [
+            record.id
+            for record in self._book.live()
+            if not record.watchers
+            and now - record.asked_at > self.limits.detach_grace_s
+            and not self._leases.holds(record.request.action.task, now)
+        ]
+        await self._cancel_all(gone, "no client asked for it any more")
+
+    async def _close_overdue(self, now: float) -> None:
+        """Trajectories end with their ttl or with their task's lease; under neither while an
+        action of theirs is being watched."""
+        ended_tasks = set(self._leases.expire(now))
+        watched = {r.request.action.trajectory for r in self._book.live() if r.watchers}
+        for record in self._trajectories.all():
+            ttl_s = record.request.ttl_s
+            over = ttl_s is not None and now - record.opened > ttl_s
+            left = record.request.trajectory.task in ended_tasks
+            if (over or left) and record.id not in watched:
+                await self._trajectories.close(record.id)
+
+    def _spawn(
+        self, work: Coroutine[Any, Any, Any], *, name: str | None = None
+    ) -> asyncio.Task[Any]:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+async def _within(timeout_s: float | None, wait: Awaitable[Any]) -> None:
+    """Wait, at most so long; passing the time is no error."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            await wait
+    except TimeoutError:
+        return

@@ -1,0 +1,59 @@
+"""What managers raise and the scheduler decides, as the errors that clients see: one table each."""
+
+from __future__ import annotations
+
+from ..errors import (
+    Cancelled,
+    Expired,
+    FailedPrecondition,
+    FileError,
+    Infeasible,
+    Internal,
+    Lost,
+    NotFound,
+    Reason,
+    SandboxFailed,
+    TangramError,
+    TrajectoryClosed,
+    Unavailable,
+    Unsupported,
+)
+from ..managers import errors as managers
+from ..scheduler import End, EndReason
+
+_BY_MANAGER_ERROR: tuple[tuple[type[managers.ManagerError], type[TangramError], Reason], ...] = (
+    # The first match wins: subclasses stand before their bases.
+    (managers.UnknownImage, NotFound, Reason.UNKNOWN_IMAGE),
+    (managers.Unsupported, Unsupported, Reason.UNSUPPORTED),
+    (managers.PermanentError, FailedPrecondition, Reason.FAILED_PRECONDITION),
+    (managers.TemporaryError, Unavailable, Reason.UNAVAILABLE),
+    (managers.LeaseLost, Lost, Reason.LOST),
+    (managers.SandboxClosed, TrajectoryClosed, Reason.TRAJECTORY_CLOSED),
+)
+
+_BY_END_REASON: dict[EndReason, tuple[type[TangramError], Reason]] = {
+    EndReason.INFEASIBLE: (Infeasible, Reason.INFEASIBLE),
+    EndReason.UNKNOWN_RESOURCE: (NotFound, Reason.UNKNOWN_QUOTA),
+    EndReason.CANCELLED: (Cancelled, Reason.CANCELLED),
+    EndReason.EXPIRED: (Expired, Reason.EXPIRED),
+    EndReason.TRAJECTORY_CLOSED: (Cancelled, Reason.CANCELLED),
+    EndReason.SANDBOX_FAILED: (SandboxFailed, Reason.SANDBOX_FAILED),
+    EndReason.LOST: (Lost, Reason.LOST),
+}
+
+
+def from_manager(error: managers.ManagerError, *, action_id: str = "") -> TangramError:
+    """The client's error for what a manager raised."""
+    if isinstance(error, managers.FileProblem):
+        return FileError(f"{error.code}: {error}", reason=Reason.FILE, field="path")
+    for manager_error, client_error, reason in _BY_MANAGER_ERROR:
+        if isinstance(error, manager_error):
+            delay_s = error.delay_s if isinstance(error, managers.TemporaryError) else None
+            return client_error(str(error), reason=reason, action_id=action_id, retry_after=delay_s)
+    return Internal(str(error), action_id=action_id)
+
+
+def from_end(end: End) -> TangramError:
+    """The client's error for an action that the scheduler ended."""
+    client_error, reason = _BY_END_REASON[end.reason]
+    return client_error(end.message, reason=reason, action_id=end.action)

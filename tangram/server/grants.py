@@ -1,0 +1,164 @@
+"""One grant on its way: acquire its leases, tell that it starts, run it, release.
+
+Knows managers and events; the pump decides in which order events become facts. Every path ends in
+exactly one LeaseReleased (or LeaseLost), so that no unit stays taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from ..errors import Cancelled, Internal, Reason, TangramError
+from ..managers.base import Lease, Manager, Outcome, PermitSpec, RunRequest, RunResult
+from ..managers.errors import LeaseLost, ManagerError
+from ..scheduler import (
+    ActionEnded,
+    Event,
+    Grant,
+    LeaseReleased,
+    QuotaClosed,
+    ResourceId,
+    Started,
+    State,
+)
+from ..scheduler import LeaseLost as LeaseLostEvent
+from .failures import from_manager
+from .records import ActionRecord
+
+log = logging.getLogger(__name__)
+
+Post = Callable[[Event], Awaitable[None]]
+Owners = Sequence[tuple[Manager, Mapping[ResourceId, int]]]
+
+
+class GrantRun:
+    """A granted action from its grant to the return of its units."""
+
+    def __init__(
+        self,
+        record: ActionRecord,
+        grant: Grant,
+        owners: Owners,
+        *,
+        post: Post,
+        clock: Callable[[], float],
+        ended: Callable[[ActionRecord], None],
+    ) -> None:
+        """`owners` are the managers of the granted resources, the one that runs it first; `ended`
+        is told once its end is written."""
+        self.record = record
+        self.grant = grant
+        self._owners = owners
+        self._post = post
+        self._clock = clock
+        self._ended = ended
+        self._leases: list[Lease] = []
+        self._killed = False
+        self._lost = False
+        self._permit_returned = asyncio.Event()
+        self.retry_after_s: float | None = None
+
+    async def drive(self) -> None:
+        """The whole life. Raises nothing but cancellation; failures become the action's end."""
+        try:
+            await self._acquire()
+            if not self._killed:
+                await self._start_and_run()
+        except LeaseLost as error:
+            self._lost = True
+            await self._post(LeaseLostEvent(self.record.id, self.grant.token, str(error)))
+        except ManagerError as error:
+            await self._fail(from_manager(error, action_id=self.record.id))
+        except Exception:
+            log.exception("running action %s failed", self.record.id)
+            message = "the server failed at running it; its log says why"
+            await self._fail(Internal(message, action_id=self.record.id))
+        finally:
+            await self._release()
+
+    async def kill(self) -> None:
+        """Make it end soon. Before its start it will not start."""
+        self._killed = True
+        self._permit_returned.set()
+        for (manager, _), lease in zip(self._owners, self._leases, strict=False):
+            await manager.kill(lease)
+
+    def return_permit(self, retry_after_s: float | None) -> None:
+        """The client gives its permit back, with the provider's wish if it had one."""
+        self.retry_after_s = retry_after_s
+        self._permit_returned.set()
+
+    async def resize(self, amounts: Mapping[ResourceId, int]) -> Mapping[ResourceId, int]:
+        """Give the live leases other amounts; returns what they then have."""
+        actual: dict[ResourceId, int] = {}
+        for index, (manager, owned) in enumerate(self._owners):
+            wanted = {resource: amounts.get(resource, owned[resource]) for resource in owned}
+            self._leases[index] = await manager.resize(self._leases[index], wanted)
+            actual |= self._leases[index].amounts
+        return actual
+
+    async def _acquire(self) -> None:
+        action = self.record.request.action
+        for manager, amounts in self._owners:
+            if self._killed:
+                return
+            self._leases.append(
+                await manager.acquire(action.id, action.trajectory, self.grant.token, amounts)
+            )
+
+    async def _start_and_run(self) -> None:
+        # Started is a fact before anything runs, so that nothing ever runs twice unasked.
+        await self._post(Started(self.record.id, self.grant.token))
+        if self._killed:
+            return
+        self.record.start(self._clock())
+        result = await self._run()
+        if result.retry_after_s is not None:
+            await self._close_quotas(result.retry_after_s)
+        await self._post(ActionEnded(self.record.id, self.grant.token))
+        if result.outcome is Outcome.KILLED:
+            # The scheduler wrote the end that led to the kill; without one the server shuts down.
+            error = Cancelled("it was killed", reason=Reason.CANCELLED, action_id=self.record.id)
+            self._finish(State.CANCELLED, error=error)
+        else:
+            self._finish(State.FINISHED, result=result)
+
+    async def _run(self) -> RunResult:
+        request = self.record.request
+        if isinstance(request.payload, PermitSpec):
+            began = self._clock()
+            await self._permit_returned.wait()
+            outcome = Outcome.KILLED if self._killed else Outcome.FINISHED
+            run_s = self._clock() - began
+            return RunResult(outcome, run_s=run_s, retry_after_s=self.retry_after_s)
+        manager, _ = self._owners[0]
+        run = RunRequest(request.action.id, request.payload, request.action.timeout_s)
+        return await manager.run(self._leases[0], run, self.record.output)
+
+    async def _close_quotas(self, retry_after_s: float) -> None:
+        until = self._clock() + retry_after_s
+        for resource in self.grant.amounts:
+            if resource.kind.startswith("quota:"):
+                await self._post(QuotaClosed(resource, until))
+
+    async def _fail(self, error: TangramError) -> None:
+        await self._post(ActionEnded(self.record.id, self.grant.token, failed=True))
+        self._finish(State.FAILED, error=error)
+
+    def _finish(
+        self, state: State, *, result: RunResult | None = None, error: TangramError | None = None
+    ) -> None:
+        if self.record.finish(self._clock(), state, result=result, error=error):
+            self._ended(self.record)
+
+    async def _release(self) -> None:
+        for (manager, _), lease in zip(self._owners, self._leases, strict=False):
+            try:
+                await manager.release(lease)
+            except ManagerError as error:
+                # The units come back all the same: a manager that cannot release has lost them.
+                log.warning("releasing %s of action %s: %s", lease, self.record.id, error)
+        if not self._lost:
+            await self._post(LeaseReleased(self.record.id, self.grant.token))

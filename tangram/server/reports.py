@@ -1,0 +1,237 @@
+"""What the dispatcher tells about itself: the pool's status, and one action's explanation.
+
+Reads the scheduler, the managers and the records; changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass, fields
+
+from ..managers.base import Manager, SandboxHost
+from ..managers.quota import QuotaView
+from ..managers.quota.manager import QuotaManager
+from ..scheduler import CLUSTER, Explanation, ResourceId, Scheduler, WaitSpan
+from ..scheduler.model import CORES, MEMORY, QUOTA_PREFIX, WaitReason
+from .log import LogItem
+from .records import (
+    ActionExplanation,
+    ActionRecord,
+    HistoryEntry,
+    NodeStatus,
+    PoolStatus,
+    QueueStatus,
+    QuotaStatus,
+    Span,
+    TaskStatus,
+    Timing,
+    TrajectoryRecord,
+    TrajectoryState,
+    Units,
+)
+
+TASKS_MAX = 1000
+"""Tasks whose totals are kept; of more, those that were idle longest are dropped."""
+
+BUSIEST_MAX = 50
+"""Actions listed in a status, longest-lived first."""
+
+_SENTENCES = {
+    WaitReason.NO_NODE: "waited for a node to join",
+    WaitReason.MEMORY: "its trajectory waited for memory on a node",
+    WaitReason.SANDBOX_STARTING: "its sandbox was starting",
+    WaitReason.TRAJECTORY_BUSY: "another action of its trajectory ran",
+    WaitReason.CORES: "too few cores were free",
+    WaitReason.QUOTA: "the quota's concurrency was used up",
+    WaitReason.RATE: "the quota's rate was used up",
+    WaitReason.QUOTA_CLOSED: "the provider had asked to wait",
+    WaitReason.BEHIND: "older actions waited for the same",
+    WaitReason.RESERVED: "the units were kept for an older action",
+}
+
+
+NO_TIME = Timing(0.0, 0.0, 0.0, 0.0, 0.0)
+
+
+@dataclass(slots=True)
+class _Totals:
+    ended: int = 0
+    sums: Timing = NO_TIME
+
+
+class TaskTotals:
+    """Per task: how many actions ended, and their times in sum."""
+
+    def __init__(self) -> None:
+        self._tasks: OrderedDict[str, _Totals] = OrderedDict()
+
+    def submitted(self, task: str) -> None:
+        self._tasks.setdefault(task, _Totals())
+        self._tasks.move_to_end(task)
+        while len(self._tasks) > TASKS_MAX:
+            self._tasks.popitem(last=False)
+
+    def ended(self, task: str, timing: Timing) -> None:
+        totals = self._tasks.setdefault(task, _Totals())
+        totals.ended += 1
+        pairs = zip(astuple(totals.sums), astuple(timing), strict=True)
+        totals.sums = Timing(*(a + b for a, b in pairs))
+
+    def statuses(
+        self, live: Sequence[ActionRecord], trajectories: Sequence[TrajectoryRecord]
+    ) -> tuple[TaskStatus, ...]:
+        running = Counter(r.request.action.task for r in live if r.granted is not None)
+        waiting = Counter(r.request.action.task for r in live if r.granted is None)
+        open_now = Counter(
+            t.request.trajectory.task
+            for t in trajectories
+            if t.state not in (TrajectoryState.CLOSED, TrajectoryState.LOST)
+        )
+        names = dict.fromkeys([*self._tasks, *open_now])
+        return tuple(
+            TaskStatus(
+                name=name,
+                waiting=waiting[name],
+                running=running[name],
+                ended=self._tasks[name].ended if name in self._tasks else 0,
+                trajectories=open_now[name],
+                mean=self._mean(name),
+            )
+            for name in names
+        )
+
+    def _mean(self, task: str) -> Timing | None:
+        totals = self._tasks.get(task)
+        if totals is None or not totals.ended:
+            return None
+        return Timing(*(getattr(totals.sums, f.name) / totals.ended for f in fields(Timing)))
+
+
+def pool_status(
+    scheduler: Scheduler,
+    managers: Sequence[Manager],
+    live: Sequence[ActionRecord],
+    trajectories: Sequence[TrajectoryRecord],
+    totals: TaskTotals,
+    now: float,
+    started_at: float,
+) -> PoolStatus:
+    """The pool at `now`."""
+    return PoolStatus(
+        nodes=tuple(
+            _node_status(scheduler, manager, now)
+            for manager in managers
+            if isinstance(manager, SandboxHost)
+        ),
+        quotas=tuple(_quota_statuses(scheduler, managers, now)),
+        queues=tuple(
+            QueueStatus(str(resource), q.count, str(q.reason), q.units, q.units_by_reason)
+            for resource, q in scheduler.waiting().items()
+        ),
+        tasks=totals.statuses(live, trajectories),
+        uptime_s=now - started_at,
+        busiest=tuple(live[:BUSIEST_MAX]),
+    )
+
+
+def explain(
+    record: ActionRecord,
+    story: Explanation,
+    history: Sequence[tuple[float, LogItem]],
+    now: float,
+) -> ActionExplanation:
+    """One action's life so far, as stretches with reasons."""
+    return ActionExplanation(
+        record=record,
+        spans=tuple(_spans(record, story.spans, now)),
+        sentence=_sentence(record, story, now),
+        ahead=story.ahead,
+        predicted_run_s=story.predicted_run_s,
+        history=tuple(
+            HistoryEntry(at - record.submitted, type(item).__name__, _detail(item))
+            for at, item in history
+        ),
+    )
+
+
+def _node_status(scheduler: Scheduler, manager: Manager, now: float) -> NodeStatus:
+    assert isinstance(manager, SandboxHost)
+    description = manager.describe()
+    return NodeStatus(
+        name=manager.node,
+        launcher=description.launcher,
+        cores=_units(scheduler, ResourceId(CORES, manager.node), now),
+        memory=_units(scheduler, ResourceId(MEMORY, manager.node), now),
+        limits=description.limits,
+        sandboxes=manager.sandboxes(),
+    )
+
+
+def _units(scheduler: Scheduler, resource: ResourceId, now: float) -> Units:
+    view = scheduler.view(resource)
+    return Units(view.total, view.taken, view.free(now))
+
+
+def _quota_statuses(
+    scheduler: Scheduler, managers: Sequence[Manager], now: float
+) -> Iterator[QuotaStatus]:
+    for manager in managers:
+        if not isinstance(manager, QuotaManager):
+            continue
+        for capacity in manager.capacities():
+            view = scheduler.view(capacity.resource)
+            assert isinstance(view, QuotaView)
+            name = capacity.resource.kind.removeprefix(QUOTA_PREFIX)
+            closed_until = view.closed_until(now)
+            yield QuotaStatus(
+                name=name,
+                limit=view.largest(),
+                in_use=view.taken,
+                description=manager.describe(name),
+                closed_for_s=closed_until - now if closed_until is not None else None,
+            )
+
+
+def _spans(record: ActionRecord, waits: Sequence[WaitSpan], now: float) -> list[Span]:
+    since = record.submitted
+    spans = []
+    for wait in waits:
+        starting = wait.reason is WaitReason.SANDBOX_STARTING
+        where = str(wait.resource) if wait.resource else ""
+        sentence = _SENTENCES[wait.reason] + (f" ({where})" if where else "")
+        end = wait.end - since if wait.end is not None else None
+        part = "prepare" if starting else "queue"
+        spans.append(Span(part, str(wait.reason), where, sentence, wait.start - since, end))
+    if record.granted is not None:
+        end_at = record.started if record.started is not None else record.ended
+        end = end_at - since if end_at is not None else None
+        granted = f"{record.cores} cores" if record.cores else "its quota"
+        where = f" on {record.node}" if record.node != CLUSTER else ""
+        sentence = f"{granted}{where} granted, made ready"
+        spans.append(Span("prepare", "", "", sentence, record.granted - since, end))
+    if record.started is not None:
+        end = record.ended - since if record.ended is not None else None
+        spans.append(Span("run", "", "", "ran", record.started - since, end))
+    return spans
+
+
+def _sentence(record: ActionRecord, story: Explanation, now: float) -> str:
+    act_s = record.timing(now).act_s
+    if record.error is not None:
+        return f"{record.state} after {act_s:.3f} s: {record.error}"
+    if record.result is not None:
+        return f"{record.result.outcome.value} after {act_s:.3f} s"
+    return story.sentence
+
+
+def _detail(item: LogItem) -> str:
+    shown = []
+    for field in fields(item):
+        value = getattr(item, field.name)
+        if field.name == "action" or value in ("", None):
+            continue
+        if field.name == "amounts":
+            value = ", ".join(f"{amount} {resource}" for resource, amount in value.items())
+        shown.append(f"{field.name}={value}")
+    return " ".join(shown)

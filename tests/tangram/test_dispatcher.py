@@ -1,0 +1,417 @@
+"""The dispatcher over a fake node and real quotas: every accepted action reaches exactly one end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from tangram.errors import (
+    AlreadyExists,
+    Cancelled,
+    Expired,
+    Infeasible,
+    InvalidRequest,
+    Lost,
+    NotFound,
+    Overloaded,
+    SandboxFailed,
+    TrajectoryClosed,
+)
+from tangram.managers.base import ExecSpec, Outcome, PermitSpec, SandboxSpec, Stream
+from tangram.managers.config import QuotaConfig, open_quota_manager
+from tangram.managers.errors import PermanentError, TemporaryError
+from tangram.managers.fake import FakeManager
+from tangram.managers.quota import QUOTA_VIEW, QuotaView
+from tangram.managers.quota.manager import QuotaManager
+from tangram.scheduler import (
+    Action,
+    Amounts,
+    Demand,
+    ResourceId,
+    Scheduler,
+    State,
+    Trajectory,
+)
+from tangram.server.dispatcher import Dispatcher, DispatcherLimits
+from tangram.server.records import (
+    ActionRecord,
+    ActionRequest,
+    TrajectoryRecord,
+    TrajectoryRequest,
+    TrajectoryState,
+)
+
+GIB = 1 << 30
+
+
+class World:
+    """One dispatcher over one fake node and one quota, with short words for what tests do."""
+
+    def __init__(self, spool: Path, limits: DispatcherLimits, quotas: QuotaManager) -> None:
+        self.node = FakeManager(cores=2, memory_bytes=8 * GIB)
+        self.scheduler = Scheduler({QUOTA_VIEW: QuotaView})
+        self.dispatcher = Dispatcher(
+            self.scheduler, [self.node, quotas], spool=spool, limits=limits
+        )
+        self._number = 0
+
+    async def open(self, name: str = "t1", *, memory_bytes: int = GIB) -> TrajectoryRecord:
+        record = await self.dispatcher.open_trajectory(
+            TrajectoryRequest(
+                trajectory=Trajectory(name, "task"),
+                spec=SandboxSpec(name, memory_bytes=memory_bytes),
+                labels={},
+                ttl_s=None,
+                fingerprint=name.encode(),
+            )
+        )
+        return record
+
+    async def submit(
+        self,
+        command: str,
+        *,
+        id: str = "",
+        trajectory: str = "t1",
+        cores: Amounts | None = None,
+        deadline_s: float | None = None,
+        group: str = "",
+        body: bytes = b"body",
+    ) -> ActionRecord:
+        self._number += 1
+        now = self.dispatcher.now()
+        return await self.dispatcher.submit(
+            ActionRequest(
+                action=Action(
+                    id=id or f"a{self._number}",
+                    task="task",
+                    demand=Demand({"cores": cores or Amounts.exactly(1)}, key="cores"),
+                    trajectory=trajectory,
+                    deadline=now + deadline_s if deadline_s is not None else None,
+                    timeout_s=60.0,
+                    group=group,
+                ),
+                payload=ExecSpec(shell_command=command),
+                labels={},
+                summary=command,
+                fingerprint=body,
+                size=100,
+            )
+        )
+
+    async def permit(self, name: str = "search", id: str = "p1") -> ActionRecord:
+        return await self.dispatcher.submit(
+            ActionRequest(
+                action=Action(
+                    id=id,
+                    task="task",
+                    kind="permit",
+                    demand=Demand(cluster={f"quota:{name}": Amounts.exactly(1)}),
+                ),
+                payload=PermitSpec(),
+                labels={},
+                summary=name,
+                fingerprint=b"",
+                size=10,
+            )
+        )
+
+
+@pytest.fixture
+def limits() -> DispatcherLimits:
+    return DispatcherLimits()
+
+
+@pytest.fixture
+async def world(tmp_path: Path, limits: DispatcherLimits) -> AsyncIterator[World]:
+    quotas = await open_quota_manager({"search": QuotaConfig(concurrency=1)})
+    world = World(tmp_path, limits, quotas)
+    await world.dispatcher.start()
+    yield world
+    world.scheduler.check_invariants()
+    await world.dispatcher.aclose()
+    world.scheduler.check_invariants()
+    assert world.node.violations == []
+    assert world.node.free_cores == 2
+    assert all(record.state.ended for record in world.dispatcher.records())
+
+
+async def ended(world: World, record: ActionRecord) -> ActionRecord:
+    async with asyncio.timeout(10):
+        return await world.dispatcher.wait(record.id)
+
+
+async def settled(condition: Callable[[], bool]) -> None:
+    """Let the loop run until what was set off has happened."""
+    for _ in range(10_000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it never happened")
+
+
+async def test_an_action_runs_and_its_four_parts_add_up(world: World) -> None:
+    await world.open()
+    record = await ended(world, await world.submit("echo hello; exit 3"))
+    assert record.state is State.FINISHED
+    assert record.result is not None and record.result.exit_code == 3
+    assert record.output.joined(Stream.STDOUT) == b"hello\n"
+    timing = record.timing(world.dispatcher.now())
+    parts = timing.queue_s + timing.prepare_s + timing.run_s + timing.overhead_s
+    assert parts == pytest.approx(timing.act_s)
+
+
+async def test_the_start_of_the_sandbox_counts_as_prepare_not_as_queue(world: World) -> None:
+    opening = world.node.faults.hold("open")
+    await world.open()
+    record = await world.submit("true")
+    explanation = world.dispatcher.explain(record.id)
+    assert explanation.spans[-1].reason == "sandbox-starting"
+    opening.set()
+    record = await ended(world, record)
+    timing = record.timing(world.dispatcher.now())
+    assert timing.prepare_s >= timing.queue_s
+
+
+async def test_three_actions_on_two_cores_run_two_at_a_time_in_order(world: World) -> None:
+    for name in ("t1", "t2", "t3"):
+        await world.open(name)
+        await world.dispatcher.wait_ready(name, 10)
+    records = [await world.submit("gate go", trajectory=name) for name in ("t1", "t2", "t3")]
+    await world.dispatcher.wait_running(records[1].id)
+    assert [record.state for record in records] == [State.RUNNING, State.RUNNING, State.WAITING]
+    explanation = world.dispatcher.explain(records[2].id)
+    assert explanation.spans[-1].reason == "cores"
+    status = world.dispatcher.status()
+    assert (status.nodes[0].cores.granted, status.nodes[0].cores.free) == (2, 0)
+    assert [(q.resource, q.waiting, q.reason) for q in status.queues] == [
+        ("cores@node0", 1, "cores")
+    ]
+    world.node.gate("go").set()
+    for record in records:
+        assert (await ended(world, record)).state is State.FINISHED
+
+
+async def test_the_same_id_and_body_again_is_the_same_action_and_runs_once(world: World) -> None:
+    await world.open()
+    first = await ended(world, await world.submit("echo once", id="same"))
+    again = await world.submit("echo once", id="same")
+    assert again is first
+    assert [call for call, what in world.node.calls if what == "same"] == [
+        "acquire",
+        "run",
+        "release",
+    ]
+
+
+async def test_the_same_id_with_another_body_is_refused(world: World) -> None:
+    await world.open()
+    await world.submit("true", id="same", body=b"one")
+    with pytest.raises(AlreadyExists, match="another id"):
+        await world.submit("true", id="same", body=b"two")
+
+
+async def test_cancelling_kills_what_runs_and_frees_its_core(world: World) -> None:
+    await world.open()
+    record = await world.submit("spin")
+    await world.dispatcher.wait_running(record.id)
+    assert await world.dispatcher.cancel(action=record.id, reason="enough") == [record.id]
+    record = await ended(world, record)
+    assert record.state is State.CANCELLED
+    assert isinstance(record.error, Cancelled) and "enough" in str(record.error)
+    after = await ended(world, await world.submit("true"))
+    assert after.state is State.FINISHED
+
+
+async def test_cancelling_by_group_takes_the_trajectorys_group_too(world: World) -> None:
+    await world.open()
+    mine = await world.submit("spin", group="g")
+    other = await world.submit("true")
+    assert await world.dispatcher.cancel(group="g") == [mine.id]
+    assert (await ended(world, other)).state is State.FINISHED
+
+
+async def test_cancelling_needs_a_selector_and_a_known_action(world: World) -> None:
+    with pytest.raises(InvalidRequest):
+        await world.dispatcher.cancel()
+    with pytest.raises(NotFound):
+        await world.dispatcher.cancel(action="nobody")
+
+
+async def test_a_deadline_that_passes_in_the_queue_expires_the_action(world: World) -> None:
+    await world.open()
+    spinning = await world.submit("spin", cores=Amounts.exactly(2))
+    await world.dispatcher.wait_running(spinning.id)
+    await world.open("t2")
+    record = await ended(world, await world.submit("true", trajectory="t2", deadline_s=0.01))
+    assert record.state is State.EXPIRED
+    assert isinstance(record.error, Expired)
+
+
+async def test_more_cores_than_any_node_has_are_refused_at_once_with_the_largest(
+    world: World,
+) -> None:
+    await world.open()
+    with pytest.raises(Infeasible, match="2"):
+        await world.submit("true", cores=Amounts.exactly(3), id="big")
+    with pytest.raises(NotFound):
+        world.dispatcher.record("big")
+
+
+async def test_more_memory_than_any_node_has_is_refused_at_open(world: World) -> None:
+    with pytest.raises(Infeasible, match="8Gi"):
+        await world.open(memory_bytes=9 * GIB)
+
+
+async def test_an_unknown_quota_is_refused_and_named(world: World) -> None:
+    with pytest.raises(NotFound, match="search"):
+        await world.permit("serach")
+
+
+async def test_a_sandbox_that_dies_ends_its_action_as_lost_and_says_so(world: World) -> None:
+    await world.open()
+    record = await world.submit("spin")
+    waiting = await world.submit("true")
+    await world.dispatcher.wait_running(record.id)
+    world.node.lose_sandbox("t1", "its agent was killed")
+    for lost in (record, waiting):
+        lost = await ended(world, lost)
+        assert lost.state is State.FAILED
+        assert isinstance(lost.error, Lost) and "agent was killed" in str(lost.error)
+    assert world.dispatcher.trajectory("t1").state == TrajectoryState.LOST
+    with pytest.raises(Lost, match="agent was killed"):
+        await world.submit("true")
+
+
+async def test_a_start_that_fails_for_good_fails_the_waiting_actions(world: World) -> None:
+    holding = world.node.faults.hold("open")
+    world.node.faults.fail("open", PermanentError("no such user"))
+    await world.open()
+    record = await world.submit("true")
+    holding.set()
+    record = await ended(world, record)
+    assert isinstance(record.error, SandboxFailed) and "no such user" in str(record.error)
+
+
+async def test_a_start_that_fails_for_now_is_tried_again(world: World) -> None:
+    world.node.faults.fail("open", TemporaryError("busy", delay_s=0.0))
+    await world.open()
+    assert (await ended(world, await world.submit("true"))).state is State.FINISHED
+
+
+async def test_a_run_that_the_manager_refuses_fails_alone(world: World) -> None:
+    await world.open()
+    await world.dispatcher.wait_ready("t1", 10)
+    world.node.faults.fail("acquire", PermanentError("no such user"))
+    refused = await ended(world, await world.submit("true"))
+    assert refused.state is State.FAILED and "no such user" in str(refused.error)
+    assert (await ended(world, await world.submit("true"))).state is State.FINISHED
+
+
+async def test_closing_cancels_what_waits_kills_what_runs_and_frees_the_memory(
+    world: World,
+) -> None:
+    await world.open(memory_bytes=8 * GIB)
+    running, waiting = await world.submit("spin"), await world.submit("true")
+    await world.dispatcher.wait_running(running.id)
+    await world.open("t2", memory_bytes=8 * GIB)
+    assert world.dispatcher.trajectory("t2").state == TrajectoryState.WAITING
+    await world.dispatcher.close_trajectory("t1")
+    assert (await ended(world, running)).state is State.CANCELLED
+    assert (await ended(world, waiting)).state is State.CANCELLED
+    ready = await world.dispatcher.wait_ready("t2", 10)
+    assert ready.state == TrajectoryState.READY
+    with pytest.raises(TrajectoryClosed):
+        await world.submit("true")
+
+
+async def test_closing_while_the_sandbox_starts_leaves_nothing(world: World) -> None:
+    world.node.faults.hold("open")
+    await world.open()
+    await world.dispatcher.close_trajectory("t1")
+    assert sum(world.node.sandboxes().values()) == 0
+
+
+async def test_permits_of_one_are_held_one_at_a_time(world: World) -> None:
+    first, second = await world.permit(id="p1"), await world.permit(id="p2")
+    await world.dispatcher.wait_running("p1")
+    assert second.state is State.WAITING
+    await world.dispatcher.release_permit("p1", None)
+    assert first.state is State.FINISHED
+    await world.dispatcher.wait_running("p2")
+    await world.dispatcher.release_permit("p2", None)
+    assert second.result is not None and second.result.outcome is Outcome.FINISHED
+
+
+async def test_a_reported_retry_after_closes_the_quota_until_then(world: World) -> None:
+    await world.permit(id="p1")
+    await world.dispatcher.wait_running("p1")
+    await world.dispatcher.release_permit("p1", 0.05)
+    second = await world.permit(id="p2")
+    assert world.dispatcher.explain("p2").spans[-1].reason == "quota-closed"
+    assert world.dispatcher.status().quotas[0].closed_for_s is not None
+    await world.dispatcher.wait_running("p2")
+    assert second.timing(world.dispatcher.now()).queue_s > 0.02
+    await world.dispatcher.release_permit("p2", None)
+
+
+async def test_a_quota_does_not_block_cores_nor_cores_a_quota(world: World) -> None:
+    await world.open()
+    spinning = await world.submit("spin", cores=Amounts.exactly(2))
+    await world.permit(id="p1")
+    await world.permit(id="p2")
+    await world.dispatcher.wait_running("p1")
+    await world.dispatcher.wait_running(spinning.id)
+    await world.dispatcher.release_permit("p1", None)
+    await world.dispatcher.wait_running("p2")
+
+
+async def test_a_running_action_can_be_given_more_cores(world: World) -> None:
+    await world.open()
+    record = await world.submit("spin", cores=Amounts.between(1, 2))
+    await world.dispatcher.wait_running(record.id)
+    await world.dispatcher.resize(record.id, {ResourceId("cores", "node0"): 2})
+    await settled(lambda: record.cores == 2)
+    assert world.node.free_cores == 0
+
+
+async def test_the_history_names_events_and_decisions_in_order(world: World) -> None:
+    await world.open()
+    record = await ended(world, await world.submit("true"))
+    await settled(lambda: world.node.free_cores == 2)
+    names = [entry.name for entry in world.dispatcher.explain(record.id).history]
+    assert names[:4] == ["Submitted", "Grant", "Started", "ActionEnded"]
+
+
+class TestLimits:
+    @pytest.fixture
+    def limits(self) -> DispatcherLimits:
+        return DispatcherLimits(max_actions=2, detach_grace_s=0.01, lease_s=0.01)
+
+    async def test_a_full_queue_refuses_with_a_delay_and_loses_nothing(self, world: World) -> None:
+        await world.open()
+        held = [await world.submit("gate go") for _ in range(2)]
+        watching = [asyncio.ensure_future(world.dispatcher.wait(r.id)) for r in held]
+        with pytest.raises(Overloaded) as refused:
+            await world.submit("true")
+        assert refused.value.retry_after == 1.0
+        world.node.gate("go").set()
+        for watch in watching:
+            assert (await watch).state is State.FINISHED
+
+    async def test_an_action_that_nobody_asks_for_is_cancelled(self, world: World) -> None:
+        await world.open()
+        record = await world.submit("spin")
+        async with asyncio.timeout(10):
+            await record.done.wait()
+        assert record.state is State.CANCELLED
+        assert "no client" in str(record.error)
+
+    async def test_a_trajectory_ends_with_its_tasks_lease(self, world: World) -> None:
+        record = await world.open()
+        async with asyncio.timeout(10):
+            await record.gone.wait()
+        assert record.state == TrajectoryState.CLOSED
