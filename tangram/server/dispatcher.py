@@ -131,7 +131,7 @@ class Dispatcher:
     async def start(self) -> None:
         """Tell the scheduler what there is, and begin."""
         self._pump.start()
-        by_node: dict[str, list[Manager]] = {}
+        by_node: dict[str, list[Manager]] = {CLUSTER: []}
         for manager in self._managers:
             by_node.setdefault(manager.node, []).append(manager)
         for node, managers in by_node.items():
@@ -414,7 +414,8 @@ class Dispatcher:
         self._queue.leave(record.request)
         self._book.note_end(record)
         self._totals.ended(record.request.action.task, record.timing(self.now()))
-        self._spawn(self._archive.add(record.output))
+        if record.output.memory_bytes:
+            self._spawn(self._archive.add(record.output))
         for observer in self.observers:
             observer(record)
 

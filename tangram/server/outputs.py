@@ -193,8 +193,6 @@ class OutputArchive:
 
     async def add(self, store: OutputStore) -> None:
         size = store.memory_bytes
-        if not size:
-            return
         self._number += 1
         self._in_memory[self._number] = (store, size)
         self._memory_bytes += size

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 
 from ..managers.base import Manager, SandboxHost
 from ..managers.quota import QuotaView
@@ -51,13 +51,26 @@ _SENTENCES = {
 }
 
 
-NO_TIME = Timing(0.0, 0.0, 0.0, 0.0, 0.0)
-
-
 @dataclass(slots=True)
 class _Totals:
     ended: int = 0
-    sums: Timing = NO_TIME
+    queue_s: float = 0.0
+    prepare_s: float = 0.0
+    run_s: float = 0.0
+    overhead_s: float = 0.0
+
+    def add(self, timing: Timing) -> None:
+        self.ended += 1
+        self.queue_s += timing.queue_s
+        self.prepare_s += timing.prepare_s
+        self.run_s += timing.run_s
+        self.overhead_s += timing.overhead_s
+
+    def mean(self) -> Timing | None:
+        if not self.ended:
+            return None
+        sums = (self.queue_s, self.prepare_s, self.run_s, self.overhead_s)
+        return Timing(*(part / self.ended for part in sums), sum(sums) / self.ended)
 
 
 class TaskTotals:
@@ -73,10 +86,7 @@ class TaskTotals:
             self._tasks.popitem(last=False)
 
     def ended(self, task: str, timing: Timing) -> None:
-        totals = self._tasks.setdefault(task, _Totals())
-        totals.ended += 1
-        pairs = zip(astuple(totals.sums), astuple(timing), strict=True)
-        totals.sums = Timing(*(a + b for a, b in pairs))
+        self._tasks.setdefault(task, _Totals()).add(timing)
 
     def statuses(
         self, live: Sequence[ActionRecord], trajectories: Sequence[TrajectoryRecord]
@@ -96,16 +106,10 @@ class TaskTotals:
                 running=running[name],
                 ended=self._tasks[name].ended if name in self._tasks else 0,
                 trajectories=open_now[name],
-                mean=self._mean(name),
+                mean=self._tasks[name].mean() if name in self._tasks else None,
             )
             for name in names
         )
-
-    def _mean(self, task: str) -> Timing | None:
-        totals = self._tasks.get(task)
-        if totals is None or not totals.ended:
-            return None
-        return Timing(*(getattr(totals.sums, f.name) / totals.ended for f in fields(Timing)))
 
 
 def pool_status(

@@ -1,0 +1,271 @@
+"""The scheduler: events in, decisions out, in one numbered cycle.
+
+`Scheduler` checks each event's token or epoch and hands it to the part that it concerns: `pool`
+counts units, `placement` chooses nodes, `lifecycle` moves actions and trajectories on, `matching`
+serves the queues, `explain` finds the words. No IO, no clock, no randomness; every collection is
+ordered, so that the same events give the same decisions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from . import events as ev
+from .decisions import Decision, Grant, Resize
+from .explain import Explainer, Explanation, QueueSummary
+from .invariants import check
+from .lifecycle import ENDED_MAX, Lifecycle
+from .matching import OVERTAKE_MAX, Matching
+from .membership import Membership
+from .model import EndReason, ResourceId, State
+from .placement import Placement
+from .pool import Closable, Pool, ViewFactory
+from .records import Entry, Phase, Waits
+from .resource import LinearView, ResourceView
+
+__all__ = ["ENDED_MAX", "OVERTAKE_MAX", "Closable", "Explanation", "QueueSummary", "Scheduler"]
+
+SandboxEvent: TypeAlias = ev.SandboxReady | ev.SandboxLost | ev.TrajectoryReleased
+LeaseEvent: TypeAlias = ev.Started | ev.ActionEnded | ev.LeaseReleased | ev.LeaseLost
+ActionEvent: TypeAlias = (
+    ev.Submitted | ev.CancelRequested | ev.ResizeRequested | ev.Resized | LeaseEvent
+)
+
+
+class Scheduler:
+    """Decides who gets which units and when. Nobody else changes its state.
+
+    `views` names the factories of resource views beside "linear". `now` is the host's monotonic
+    clock in seconds and must not go back between calls.
+    """
+
+    def __init__(self, views: Mapping[str, ViewFactory] | None = None) -> None:
+        self._pool = Pool({"linear": LinearView, **(views or {})})
+        self._waits = Waits()
+        self._matching = Matching(self._pool, self._waits)
+        self._placement = Placement(self._pool)
+        self._life = Lifecycle(self._pool, self._waits, self._matching, self._placement)
+        self._membership = Membership(self._pool, self._matching, self._placement, self._life)
+        self._explainer = Explainer(self._pool, self._matching, self._placement)
+        self._stale = 0
+
+    def handle(self, event: ev.Event, now: float) -> list[Decision]:
+        """The one way in. Raises ValueError for what the host must never send (a known id again, a
+        malformed capacity or demand), KeyError for an action of an unknown trajectory; the state
+        is as before then."""
+        life = self._life
+        # 1. Apply the event; whatever it changes marks the queues that deserve a pass.
+        self._apply(event, now)
+        # 2. Expire actions whose deadline passed while they wait.
+        for _, _, action_id in life.deadlines.due(now):
+            entry = life.actions[action_id]
+            message = f"its deadline passed while it waited ({entry.reason or 'just submitted'})"
+            life.end(entry, State.EXPIRED, EndReason.EXPIRED, message, now)
+        # 3. Place trajectories for whose reservation a node has room now.
+        for seat, place in self._placement.run(now):
+            life.out.append(place)
+            if not seat.trajectory.sandboxed:
+                seat.phase = Phase.READY
+            life.advance(seat, now)
+        # 4. One pass over each touched queue, never over all.
+        granted = self._matching.run(now)
+        for decision in granted:
+            if len(life.deadlines) and isinstance(decision, Grant):
+                life.deadlines.drop(life.actions[decision.action].key)
+        # 5. Hand over what was decided, in order.
+        decisions, life.out = life.out + granted, []
+        return decisions
+
+    def next_wakeup(self, now: float) -> float | None:
+        """When to send a Tick if nothing else happens before: the earliest deadline of a waiting
+        action, or change of a resource that somebody waits for. None if time changes nothing."""
+        times = (self._life.deadlines.next(), self._matching.wakes.next())
+        return min((time for time in times if time is not None), default=None)
+
+    # Reading
+
+    @property
+    def stale(self) -> int:
+        """Events that were dropped: of an older epoch or token, or of something unknown."""
+        return self._stale
+
+    def explain(self, action_id: str, now: float) -> Explanation:
+        """Also of an ended action until it is forgotten. Raises KeyError for an unknown one."""
+        entry = self._life.actions.get(action_id) or self._life.ended[action_id]
+        return self._explainer.explain(entry, now)
+
+    def view(self, resource: ResourceId) -> ResourceView:
+        """For reading alone. Raises KeyError for an unknown resource."""
+        return self._pool.views[resource]
+
+    def resources(self) -> tuple[ResourceId, ...]:
+        return tuple(self._pool.views)
+
+    def largest(self, kind: str) -> int:
+        """The most of this kind that one grant or reservation could ever get; 0 if there is none."""
+        return self._pool.largest(kind)
+
+    def waiting(self) -> dict[ResourceId, QueueSummary]:
+        """What waits, per resource. An action counts once: where it is queued, else (at the gate of
+        its trajectory) at the first resource of its demand, without a node while it has none."""
+        return self._explainer.waiting(self._waits)
+
+    def node_of(self, trajectory: str) -> str | None:
+        """None while it is not placed. Raises KeyError for an unknown trajectory."""
+        return self._life.seat(trajectory).node
+
+    def forget(self, action_id: str) -> None:
+        """The host remembers this ended action no more. Silent if it is unknown; raises ValueError
+        if it has no end yet. Units that it still holds stay booked until their release."""
+        entry = self._life.actions.get(action_id)
+        if entry is None:
+            self._life.ended.pop(action_id, None)
+            return
+        if not entry.state.ended:
+            raise ValueError(f"action {action_id!r} is {entry.state}: it cannot be forgotten")
+        entry.forgotten = True
+
+    def forget_trajectory(self, trajectory: str) -> None:
+        """Alike, for a trajectory that is closed or lost and released."""
+        if trajectory in self._life.seats:
+            raise ValueError(f"trajectory {trajectory!r} is not released: it cannot be forgotten")
+        self._life.past_seats.pop(trajectory, None)
+
+    def check_invariants(self) -> None:
+        """Raises AssertionError where two parts of the state disagree. For tests: O(everything)."""
+        check(self._pool, self._waits, self._matching, self._placement, self._life)
+
+    # Events
+
+    def _apply(self, event: ev.Event, now: float) -> None:
+        match event:
+            case ev.NodeUp():
+                self._stale += self._membership.join(event, now)
+            case ev.NodeDown(node, epoch):
+                self._stale += self._membership.leave(node, epoch, now)
+            case ev.TrajectoryOpened(trajectory):
+                self._life.open(trajectory)
+            case ev.TrajectoryClosed(trajectory):
+                self._closed(trajectory, now)
+            case ev.SandboxReady() | ev.SandboxLost() | ev.TrajectoryReleased():
+                self._apply_to_sandbox(event, now)
+            case ev.QuotaClosed(resource, until):
+                self._close_quota(resource, until)
+            case ev.Tick():
+                pass
+            case _:
+                self._apply_to_action(event, now)
+
+    def _apply_to_action(self, event: ActionEvent, now: float) -> None:
+        match event:
+            case ev.Submitted(action):
+                self._life.send_in(self._life.enter(action, now), now)
+            case ev.CancelRequested(action_id, message):
+                self._cancel(action_id, message, now)
+            case ev.ResizeRequested(action_id, amounts):
+                self._resize(action_id, amounts, now)
+            case ev.Resized(action_id, token, amounts):
+                self._resized(action_id, token, amounts, now)
+            case _:
+                self._apply_to_lease(event, now)
+
+    def _apply_to_lease(self, event: LeaseEvent, now: float) -> None:
+        if (entry := self._holder(event.action, event.token)) is None:
+            return
+        match event:
+            case ev.Started():
+                if entry.state is State.PREPARING:
+                    entry.state = State.RUNNING
+            case ev.ActionEnded(_, _, failed):
+                if not entry.state.ended:
+                    entry.state = State.FAILED if failed else State.FINISHED
+            case ev.LeaseReleased():
+                self._life.lose(entry, "its lease was released before it ended", now)
+            case ev.LeaseLost(_, _, message):
+                self._life.lose(entry, message, now)
+
+    def _holder(self, action_id: str, token: int) -> Entry | None:
+        """The action that holds a lease under this very token; anything else is a late event."""
+        entry = self._life.actions.get(action_id)
+        if entry is None or not entry.token or entry.token != token:
+            self._stale += 1
+            return None
+        return entry
+
+    def _apply_to_sandbox(self, event: SandboxEvent, now: float) -> None:
+        seat = self._life.seats.get(event.trajectory)
+        if seat is None or not seat.token or seat.token != event.token:
+            self._stale += 1
+            return
+        match event:
+            case ev.SandboxReady():
+                if seat.phase is Phase.STARTING:
+                    seat.phase = Phase.READY
+                    self._life.advance(seat, now)
+            case ev.SandboxLost(_, _, reason, message):
+                self._life.end_seat(seat, State.FAILED, reason, message, now)
+            case ev.TrajectoryReleased():
+                message = "the sandbox of its trajectory is gone"
+                self._life.end_seat(seat, State.FAILED, EndReason.LOST, message, now)
+                self._life.release_seat(seat, now)
+
+    def _closed(self, trajectory: str, now: float) -> None:
+        if (seat := self._life.seats.get(trajectory)) is None:
+            self._stale += 1
+            return
+        reason, message = EndReason.TRAJECTORY_CLOSED, "its trajectory was closed"
+        self._life.end_seat(seat, State.CANCELLED, reason, message, now)
+
+    def _cancel(self, action_id: str, message: str, now: float) -> None:
+        entry = self._life.actions.get(action_id)
+        if entry is None or entry.state.ended:
+            self._stale += 1
+            return
+        message = message or "it was cancelled"
+        self._life.end(entry, State.CANCELLED, EndReason.CANCELLED, message, now)
+
+    # Resizing and quotas
+
+    def _resize(self, action_id: str, amounts: Mapping[ResourceId, int], now: float) -> None:
+        """One resize at a time; what is infeasible or does not fit is not answered."""
+        entry = self._life.actions.get(action_id)
+        if entry is None or entry.state.ended or not entry.token:
+            self._stale += 1
+            return
+        if entry.state is not State.RUNNING or entry.resizing:
+            return
+        for resource, amount in amounts.items():
+            free = self._pool.free(resource, now) - self._matching.kept(resource)
+            growth = amount - entry.amounts.get(resource, amount)
+            if not entry.allows(resource, amount) or growth > max(0, free):
+                return
+        grown = {r: max(n, amounts.get(r, n)) for r, n in entry.amounts.items()}
+        self._pool.resize(entry.token, grown, now)
+        wanted = {r: amounts.get(r, n) for r, n in entry.amounts.items()}
+        entry.amounts, entry.resizing = grown, True
+        self._life.out.append(Resize(entry.id, entry.node, entry.token, wanted))
+
+    def _resized(
+        self, action_id: str, token: int, amounts: Mapping[ResourceId, int], now: float
+    ) -> None:
+        """Books what the node says. More than there is cannot be true and is dropped."""
+        if (entry := self._holder(action_id, token)) is None:
+            return
+        held = {r: amounts.get(r, n) for r, n in entry.amounts.items()}
+        entry.resizing = False
+        if any(n - entry.amounts[r] > self._pool.free(r, now) for r, n in held.items()):
+            self._stale += 1
+            return
+        self._pool.resize(token, held, now)
+        entry.amounts = held
+        for resource in held:
+            self._matching.touch(resource)
+
+    def _close_quota(self, resource: ResourceId, until: float) -> None:
+        view = self._pool.views.get(resource)
+        if not isinstance(view, Closable):
+            self._stale += 1
+            return
+        view.close(until)
+        self._matching.touch(resource)

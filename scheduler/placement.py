@@ -1,0 +1,81 @@
+"""Which node a trajectory lives on: the most free memory first, in the order of opening.
+
+Trajectories that no node could ever hold stand aside until another node joins, so that they block
+nobody.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from operator import attrgetter
+
+from .decisions import Place
+from .model import ResourceId
+from .pool import Pool
+from .records import Phase, Seat
+
+_BY_KEY = attrgetter("key")
+
+
+class Placement:
+    """The trajectories that have no node yet."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self.waiting: list[Seat] = []
+        """Sorted by key: the first is placed first and holds up the rest."""
+        self.unplaceable: dict[str, Seat] = {}
+        self._touched = False
+
+    def add(self, seat: Seat) -> None:
+        if self._pool.live() and not self._pool.could_hold(seat.trajectory.reserve):
+            self.unplaceable[seat.trajectory.id] = seat
+            return
+        insort(self.waiting, seat, key=_BY_KEY)
+        self._touched = True
+
+    def remove(self, seat: Seat) -> None:
+        """Silent if it does not wait here."""
+        self.unplaceable.pop(seat.trajectory.id, None)
+        index = self.ahead_of(seat)
+        if index < len(self.waiting) and self.waiting[index] is seat:
+            del self.waiting[index]
+            self._touched = True
+
+    def touch(self) -> None:
+        """Something that trajectories reserve may have become free."""
+        self._touched = True
+
+    def sort_out(self) -> None:
+        """The nodes changed: look again at who could ever be placed."""
+        seats = [*self.waiting, *self.unplaceable.values()]
+        self.waiting, self.unplaceable = [], {}
+        for seat in seats:
+            self.add(seat)
+
+    def ahead_of(self, seat: Seat) -> int:
+        return bisect_left(self.waiting, seat.key, key=_BY_KEY)
+
+    def run(self, now: float) -> list[tuple[Seat, Place]]:
+        """Place in order until the first that fits nowhere now. Reservations are taken on return."""
+        placed: list[tuple[Seat, Place]] = []
+        if not self._touched:
+            return placed
+        self._touched = False
+        for seat in self.waiting:
+            reserve = seat.trajectory.reserve
+            node = self._pool.roomiest(reserve, now)
+            if node is None:
+                break
+            seat.node, seat.token, seat.phase = node, self._pool.next_token(), Phase.STARTING
+            self._pool.take(seat.token, reservation(seat), now)
+            placed.append((seat, Place(seat.trajectory.id, node, seat.token)))
+        del self.waiting[: len(placed)]
+        return placed
+
+
+def reservation(seat: Seat) -> dict[ResourceId, int]:
+    """What a placed trajectory holds on its node."""
+    if seat.node is None:
+        return {}
+    return {ResourceId(k, seat.node): n for k, n in seat.trajectory.reserve.items() if n > 0}

@@ -1,0 +1,188 @@
+"""What the scheduler remembers of one action (`Entry`) and of one trajectory (`Seat`).
+
+Mutable bookkeeping of the scheduler alone; hosts see events, decisions and explanations. The only
+behaviour here keeps the history of an action's waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import TypeAlias
+
+from .model import (
+    CLUSTER,
+    Action,
+    EndReason,
+    ResourceId,
+    State,
+    Trajectory,
+    WaitReason,
+    WaitSpan,
+)
+
+Key: TypeAlias = tuple[int, int, str]
+"""Service order: (-priority, arrival number, id). Arrival numbers are unique."""
+
+SPANS_MAX = 256
+"""Waits remembered of one action. Beyond, one from the middle is dropped: the first tell of its
+gates, the last why it still waits."""
+
+EXEC = "exec"
+"""The kind of action that runs in its trajectory's sandbox and takes one of its slots."""
+
+
+class Phase(Enum):
+    """Where a trajectory stands."""
+
+    UNPLACED = auto()
+    STARTING = auto()
+    READY = auto()
+    OVER = auto()
+
+
+@dataclass(slots=True, eq=False)
+class Seat:
+    """One trajectory: where it is, who waits at its gate and who holds one of its slots."""
+
+    trajectory: Trajectory
+    key: Key
+    phase: Phase = Phase.UNPLACED
+    node: str | None = None
+    token: int = 0
+    """Of its placement; 0 while it holds nothing."""
+    actions: dict[str, Entry] = field(default_factory=dict)
+    """All that are not settled, in the order of submission."""
+    line: dict[str, Entry] = field(default_factory=dict)
+    """Those of them that wait at the gate: not yet in any resource's queue."""
+    admitted: dict[str, Entry] = field(default_factory=dict)
+    """Those of them that hold one of its slots, from the gate until their lease is released."""
+    over: tuple[State, EndReason, str] | None = None
+    """How its actions end once it is closed or lost."""
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One action."""
+
+    action: Action
+    key: Key
+    seat: Seat | None
+    submitted: float
+    state: State = State.WAITING
+    needs: Mapping[ResourceId, int] = field(default_factory=dict)
+    """Minimum amounts, bound to a node; empty until it is in a queue for the first time."""
+    queued_at: ResourceId | None = None
+    """The one resource in whose queue it stands: the last that it was found short of."""
+    reason: WaitReason | None = None
+    resource: ResourceId | None = None
+    spans: list[WaitSpan] = field(default_factory=list)
+    tally: Tally | None = None
+    """Where it is counted while it waits, with `tallied` units."""
+    tallied: int = 0
+    token: int = 0
+    """Of its grant; 0 while it holds nothing."""
+    node: str = CLUSTER
+    amounts: Mapping[ResourceId, int] = field(default_factory=dict)
+    """Units taken in the views under its token. Shared with decisions: replaced, never changed."""
+    resizing: bool = False
+    overtaken: int = 0
+    reserved: bool = False
+    end: tuple[EndReason, str] | None = None
+    forgotten: bool = False
+
+    @property
+    def id(self) -> str:
+        return self.action.id
+
+    @property
+    def boxed(self) -> bool:
+        """It runs in its trajectory's sandbox: waits for it and takes a slot."""
+        return self.seat is not None and self.action.kind == EXEC
+
+    @property
+    def homed(self) -> bool:
+        """It runs on its trajectory's node, so the trajectory has to be placed first."""
+        return self.boxed or bool(self.action.demand.per_node)
+
+    def allows(self, resource: ResourceId, amount: int) -> bool:
+        """Whether a grant that holds this resource may hold so much of it."""
+        demand = self.action.demand
+        bounds = (demand.per_node if resource.node else demand.cluster).get(resource.kind)
+        return resource in self.amounts and bounds is not None and amount in bounds
+
+    def wanted(self) -> tuple[ResourceId, int]:
+        """The resource that it is counted under while it waits, and how much of it: the one that
+        it is queued at, else (at the gate) the first of its demand."""
+        if self.queued_at is not None:
+            return self.queued_at, self.needs[self.queued_at]
+        demand = self.action.demand
+        for kind, amounts in demand.per_node.items():
+            node = self.seat.node if self.seat is not None else None
+            return ResourceId(kind, node or CLUSTER), amounts.minimum
+        kind, amounts = next(iter(demand.cluster.items()))
+        return ResourceId(kind), amounts.minimum
+
+
+@dataclass(slots=True, eq=False)
+class Tally:
+    """How many actions wait for one resource for one reason, and for how many units in all."""
+
+    count: int = 0
+    units: int = 0
+
+
+class Waits:
+    """Keeps every action's history of waits, and the sums over all that wait now."""
+
+    def __init__(self) -> None:
+        self._tallies: dict[tuple[ResourceId, WaitReason], Tally] = {}
+
+    def set(
+        self, entry: Entry, reason: WaitReason, resource: ResourceId | None, now: float
+    ) -> None:
+        """The action waits for this from now on; the same as before goes on unbroken."""
+        wanted, units = entry.wanted()
+        tally = self._tallies.setdefault((wanted, reason), Tally())
+        if entry.tally is not tally or entry.tallied != units:
+            self._uncount(entry)
+            entry.tally, entry.tallied = tally, units
+            tally.count += 1
+            tally.units += units
+        if (entry.reason, entry.resource) == (reason, resource):
+            return
+        self._close_span(entry, now)
+        entry.reason, entry.resource = reason, resource
+        entry.spans.append(WaitSpan(reason, resource, now))
+        if len(entry.spans) > SPANS_MAX:
+            del entry.spans[SPANS_MAX // 2]
+
+    def stop(self, entry: Entry, now: float) -> None:
+        """The action waits no more."""
+        self._uncount(entry)
+        self._close_span(entry, now)
+        entry.reason = entry.resource = None
+
+    def tallies(self) -> dict[tuple[ResourceId, WaitReason], Tally]:
+        """All that are not zero; those that are zero are dropped, so that nodes may come and go."""
+        self._tallies = {key: tally for key, tally in self._tallies.items() if tally.count}
+        return self._tallies
+
+    @staticmethod
+    def _uncount(entry: Entry) -> None:
+        if entry.tally is None:
+            return
+        entry.tally.count -= 1
+        entry.tally.units -= entry.tallied
+        entry.tally = None
+
+    @staticmethod
+    def _close_span(entry: Entry, now: float) -> None:
+        if not entry.spans or entry.spans[-1].end is not None:
+            return
+        last = entry.spans[-1]
+        if now > last.start:
+            entry.spans[-1] = WaitSpan(last.reason, last.resource, last.start, now)
+        else:
+            entry.spans.pop()

@@ -1,0 +1,41 @@
+"""tangram.v1.Cluster: what the pool looks like, once or as it changes."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ..v1 import cluster_pb2 as pb
+from ..v1.cluster_pb2_grpc import ClusterServicer
+from . import validate
+from .actions_service import wait_reason
+from .answers import status_message
+from .dispatcher import Dispatcher
+from .service import Context, method
+
+WATCH_INTERVAL_S = 1.0
+WATCH_INTERVAL_S_MIN = 0.1
+"""A status walks all live actions: more often than ten times a second would be felt."""
+
+
+class ClusterService(ClusterServicer):
+    """Stateless: all it knows is the dispatcher."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+
+    @method
+    async def Status(self, request: pb.StatusRequest, context: Context) -> pb.StatusResponse:
+        return self._status()
+
+    @method
+    async def Watch(self, request: pb.WatchRequest, context: Context) -> None:
+        interval_s = validate.seconds_or_zero(request.interval_s, "interval_s") or WATCH_INTERVAL_S
+        validate.at_least(interval_s, "interval_s", WATCH_INTERVAL_S_MIN)
+        while not self._dispatcher.draining:
+            await context.write(self._status())
+            await asyncio.sleep(interval_s)
+
+    def _status(self) -> pb.StatusResponse:
+        status = self._dispatcher.status()
+        reasons = {r.id: wait_reason(self._dispatcher, r) for r in status.busiest}
+        return status_message(status, self._dispatcher.now(), reasons)

@@ -1,0 +1,126 @@
+"""Prometheus metrics: ended actions as they end, the pool as it is when it is scraped.
+
+Reads records and `Dispatcher.status()`; nothing reads the metrics but the scraper. Names and labels
+are public.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from .records import ActionRecord, PoolStatus, Units
+
+TASKS_MAX = 200
+"""Tasks with time series of their own; later ones count as `other`, or a scraper would drown."""
+
+OTHER_TASKS = "other"
+
+BUCKETS_S = (
+    *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
+    *(1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0),
+)
+"""From a no-op to an hour."""
+
+
+class Metrics:
+    """One server's metrics, in a registry of their own."""
+
+    def __init__(self, status: Callable[[], PoolStatus]) -> None:
+        """`status` is asked at each scrape, on the thread that scrapes."""
+        self._registry = CollectorRegistry()
+        self._tasks: set[str] = set()
+        self._ended = Counter(
+            "tangram_actions",
+            "Actions that ended, by outcome or, without a result, by state.",
+            ("task", "kind", "outcome"),
+            registry=self._registry,
+        )
+        self._seconds = Histogram(
+            "tangram_action_seconds",
+            "Action completion time (act) and its four parts.",
+            ("kind", "part"),
+            buckets=BUCKETS_S,
+            registry=self._registry,
+        )
+        self._parts: dict[str, tuple[Histogram, ...]] = {}
+        self._registry.register(_PoolCollector(status))
+
+    def observe(self, record: ActionRecord) -> None:
+        """Count an ended action. Called once for each, on the event loop."""
+        action = record.request.action
+        outcome = str(record.result.outcome if record.result is not None else record.state)
+        self._ended.labels(self._task(action.task), action.kind, outcome).inc()
+        timing = record.timing(record.ended if record.ended is not None else record.submitted)
+        queue, prepare, run, overhead, act = self._histograms(action.kind)
+        queue.observe(timing.queue_s)
+        prepare.observe(timing.prepare_s)
+        run.observe(timing.run_s)
+        overhead.observe(timing.overhead_s)
+        act.observe(timing.act_s)
+
+    def exposition(self) -> bytes:
+        """All of it in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def _task(self, task: str) -> str:
+        if task in self._tasks:
+            return task
+        if len(self._tasks) >= TASKS_MAX:
+            return OTHER_TASKS
+        self._tasks.add(task)
+        return task
+
+    def _histograms(self, kind: str) -> tuple[Histogram, ...]:
+        if kind not in self._parts:
+            parts = ("queue", "prepare", "run", "overhead", "act")
+            self._parts[kind] = tuple(self._seconds.labels(kind, part) for part in parts)
+        return self._parts[kind]
+
+
+class _PoolCollector(Collector):
+    """Gauges that nobody keeps up to date: they are read off the status at each scrape."""
+
+    def __init__(self, status: Callable[[], PoolStatus]) -> None:
+        self._status = status
+
+    def describe(self) -> Iterator[Metric]:
+        """Names alone: registering must not ask a dispatcher that has not started."""
+        yield from self._families()
+
+    def collect(self) -> Iterator[Metric]:
+        units, waiting = self._families()
+        status = self._status()
+        for node in status.nodes:
+            _add(units, "cores", node.name, node.cores)
+            _add(units, "memory", node.name, node.memory)
+        for quota in status.quotas:
+            free = max(0, quota.limit - quota.in_use)
+            _add(units, f"quota:{quota.name}", "", Units(quota.limit, quota.in_use, free))
+        for queue in status.queues:
+            for reason, amount in queue.units_by_reason.items():
+                waiting.add_metric((queue.resource, str(reason)), amount)
+        yield units
+        yield waiting
+
+    def _families(self) -> tuple[GaugeMetricFamily, GaugeMetricFamily]:
+        return (
+            GaugeMetricFamily(
+                "tangram_units",
+                "Units of a resource: cores, bytes of memory, units of a quota.",
+                labels=("resource", "node", "state"),
+            ),
+            GaugeMetricFamily(
+                "tangram_waiting_units",
+                "Units that waiting actions need at least, by why they wait.",
+                labels=("resource", "reason"),
+            ),
+        )
+
+
+def _add(family: GaugeMetricFamily, resource: str, node: str, units: Units) -> None:
+    family.add_metric((resource, node, "granted"), units.granted)
+    family.add_metric((resource, node, "free"), units.free)

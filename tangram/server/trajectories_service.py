@@ -1,0 +1,131 @@
+"""tangram.v1.Trajectories: open, attach, close, and the files of their sandboxes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+
+from ..errors import InvalidRequest
+from ..v1 import trajectories_pb2 as pb
+from ..v1.trajectories_pb2_grpc import TrajectoriesServicer
+from . import validate
+from .answers import file_message, trajectory_message
+from .convert import trajectory_request
+from .dispatcher import Dispatcher
+from .service import Context, check_version, method
+
+FILE_CHUNK_BYTES = 1 << 20
+"""Of a file on its way into a sandbox, whatever the size of the client's messages."""
+
+FILE_MODE_DEFAULT = 0o644
+FILE_MODE_MAX = 0o7777
+
+
+class TrajectoriesService(TrajectoriesServicer):
+    """Stateless: all it knows is the dispatcher."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+
+    # -- life --------------------------------------------------------------------------------
+
+    @method
+    async def Open(self, request: pb.OpenRequest, context: Context) -> pb.OpenResponse:
+        check_version(context)
+        record = await self._dispatcher.open_trajectory(trajectory_request(request.trajectory))
+        return pb.OpenResponse(trajectory=trajectory_message(record))
+
+    @method
+    async def Attach(self, request: pb.AttachRequest, context: Context) -> pb.AttachResponse:
+        identifier = validate.identifier(request.id, "id")
+        if request.HasField("wait_ready_s"):
+            wait_ready_s = validate.seconds_or_zero(request.wait_ready_s, "wait_ready_s")
+            record = await self._dispatcher.wait_ready(identifier, wait_ready_s)
+        else:
+            record = self._dispatcher.trajectory(identifier)
+        return pb.AttachResponse(trajectory=trajectory_message(record))
+
+    @method
+    async def KeepAlive(
+        self, request: pb.KeepAliveRequest, context: Context
+    ) -> pb.KeepAliveResponse:
+        lease_s = validate.seconds(request.lease_s, "lease_s")
+        self._dispatcher.keep_alive(validate.task_name(request.task), lease_s)
+        return pb.KeepAliveResponse()
+
+    @method
+    async def Close(self, request: pb.CloseRequest, context: Context) -> pb.CloseResponse:
+        await self._dispatcher.close_trajectory(validate.identifier(request.id, "id"))
+        return pb.CloseResponse()
+
+    # -- files -------------------------------------------------------------------------------
+
+    @method
+    async def ReadFile(self, request: pb.ReadFileRequest, context: Context) -> None:
+        trajectory = validate.identifier(request.trajectory, "trajectory")
+        path = _file_path(request.path)
+        offset = validate.integer(request.offset, "offset", 0, validate.SIZE_BYTES_MAX, "bytes")
+        limit = validate.integer(request.limit, "limit", 0, validate.SIZE_BYTES_MAX, "bytes")
+        host = await self._dispatcher.sandbox_host(trajectory)
+        chunks = host.read_file(trajectory, path, offset, limit)
+        try:
+            async for data, size in chunks:
+                await context.write(pb.ReadFileResponse(data=data, size=size))
+        finally:
+            if isinstance(chunks, AsyncGenerator):
+                await chunks.aclose()
+
+    @method
+    async def WriteFile(
+        self, requests: AsyncIterator[pb.WriteFileRequest], context: Context
+    ) -> pb.WriteFileResponse:
+        first = await anext(aiter(requests), None)
+        if first is None:
+            raise InvalidRequest(
+                "the first message is missing: it names trajectory and path", field="path"
+            )
+        trajectory = validate.identifier(first.trajectory, "trajectory")
+        path = _file_path(first.path)
+        mode = validate.integer(first.mode, "mode", 0, FILE_MODE_MAX) or FILE_MODE_DEFAULT
+        host = await self._dispatcher.sandbox_host(trajectory)
+        size = await host.write_file(trajectory, path, mode, _chunks(first, requests))
+        return pb.WriteFileResponse(size=size)
+
+    @method
+    async def ListFiles(
+        self, request: pb.ListFilesRequest, context: Context
+    ) -> pb.ListFilesResponse:
+        trajectory = validate.identifier(request.trajectory, "trajectory")
+        path = validate.path(request.path, "path") or "."
+        host = await self._dispatcher.sandbox_host(trajectory)
+        files = await host.list_files(trajectory, path)
+        return pb.ListFilesResponse(files=[file_message(info) for info in files])
+
+    @method
+    async def Stat(self, request: pb.StatRequest, context: Context) -> pb.StatResponse:
+        trajectory = validate.identifier(request.trajectory, "trajectory")
+        path = validate.path(request.path, "path") or "."
+        host = await self._dispatcher.sandbox_host(trajectory)
+        return pb.StatResponse(file=file_message(await host.stat(trajectory, path)))
+
+
+def _file_path(path: str) -> str:
+    if not path:
+        raise InvalidRequest(
+            "path is missing: name a file, absolute or relative to the workdir", field="path"
+        )
+    return validate.path(path, "path")
+
+
+async def _chunks(
+    first: pb.WriteFileRequest, rest: AsyncIterator[pb.WriteFileRequest]
+) -> AsyncGenerator[bytes, None]:
+    for start in range(0, len(first.data), FILE_CHUNK_BYTES):
+        yield first.data[start : start + FILE_CHUNK_BYTES]
+    async for request in rest:
+        if request.path or request.trajectory:
+            raise InvalidRequest(
+                "only the first message names trajectory and path: one call writes one file",
+                field="path",
+            )
+        for start in range(0, len(request.data), FILE_CHUNK_BYTES):
+            yield request.data[start : start + FILE_CHUNK_BYTES]

@@ -1,0 +1,452 @@
+"""Random histories with faults, judged from outside: a host that keeps its own books.
+
+The host follows decisions as a dispatcher would, out of order and with repetitions, and knows by
+itself what is held where. At the end the faults stop, and everything has to finish.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from tangram.scheduler import (
+    CLUSTER,
+    Action,
+    ActionEnded,
+    Amounts,
+    CancelRequested,
+    Decision,
+    Demand,
+    End,
+    EndReason,
+    Event,
+    Grant,
+    Kill,
+    LeaseLost,
+    LeaseRecord,
+    LeaseReleased,
+    NodeDown,
+    NodeUp,
+    Place,
+    QuotaClosed,
+    ResourceId,
+    SandboxLost,
+    SandboxReady,
+    Scheduler,
+    Started,
+    State,
+    Submitted,
+    Tick,
+    Trajectory,
+    TrajectoryClosed,
+    TrajectoryOpened,
+    TrajectoryReleased,
+)
+
+from .dialogue import SEARCH, ClosableView, machine, quota
+
+NODES = ("n0", "n1")
+CORES_EACH = 4
+SEARCHES = 3
+
+REPEATABLE = (
+    Started
+    | ActionEnded
+    | LeaseReleased
+    | LeaseLost
+    | SandboxReady
+    | SandboxLost
+    | TrajectoryReleased
+    | NodeUp
+    | NodeDown
+)
+
+
+@dataclass
+class Sandbox:
+    """A trajectory as the host sees it."""
+
+    concurrency: int
+    priority: int
+    node: str = ""
+    token: int = 0
+    ready: bool = False
+    closed: bool = False
+
+
+@dataclass
+class Job:
+    """An action as the host sees it."""
+
+    action: Action
+    order: tuple[int, int]
+    grant: Grant | None = None
+    held: bool = False
+    killed: bool = False
+    ends: list[str] = field(default_factory=list)
+
+    @property
+    def waits(self) -> bool:
+        return self.grant is None and not self.ends
+
+
+class Host(RuleBasedStateMachine):
+    """Sends events, keeps its books by the decisions, and compares."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scheduler = Scheduler({"closable": ClosableView})
+        self.now = 0.0
+        self.log: list[tuple[Event, float, list[Decision]]] = []
+        self.epochs = dict.fromkeys((*NODES, CLUSTER), 0)
+        self.up: set[str] = set()
+        self.jobs: dict[str, Job] = {}
+        self.sandboxes: dict[str, Sandbox] = {}
+        self.last_token = 0
+
+    # The host's books
+
+    def tell(self, event: Event) -> None:
+        decisions = self.scheduler.handle(event, self.now)
+        self.log.append((event, self.now, decisions))
+        for decision in decisions:
+            self.follow(decision)
+
+    def follow(self, decision: Decision) -> None:
+        match decision:
+            case Place(trajectory, node, token):
+                sandbox = self.sandboxes[trajectory]
+                assert not sandbox.token and not sandbox.closed and node in self.up
+                self.fresh_token(token)
+                sandbox.node, sandbox.token = node, token
+            case Grant():
+                self.granted(decision)
+            case End(action):
+                self.end(self.jobs[action], str(decision.state))
+            case Kill(action, _, token):
+                job = self.jobs[action]
+                assert job.grant is not None and job.grant.token == token
+                job.killed = True
+
+    def granted(self, grant: Grant) -> None:
+        job = self.jobs[grant.action]
+        assert job.waits, "granted twice, or after its end"
+        assert not self.older_in_line(job), "not the first of those that want the same"
+        self.fresh_token(grant.token)
+        job.grant, job.held = grant, True
+        demand = job.action.demand
+        assert {r.kind: n for r, n in grant.amounts.items()} == {
+            kind: amounts.minimum
+            for kind, amounts in (*demand.per_node.items(), *demand.cluster.items())
+        }
+        for resource in grant.amounts:
+            limit = SEARCHES if resource == SEARCH else CORES_EACH
+            assert self.taken(resource) <= limit, f"{resource} was granted twice"
+            assert resource.node in self.up
+
+    def older_in_line(self, job: Job) -> list[Job]:
+        """Those that want the one resource that this job wants, came before it and are free to
+        run. Demands for several resources may be overtaken, so they are not looked at."""
+        return [
+            other
+            for other in self.jobs.values()
+            if other.waits
+            and other.order < job.order
+            and len(self.wants(job)) == 1
+            and self.wants(other) == self.wants(job)
+            and self.may_run(other)
+        ]
+
+    def wants(self, job: Job) -> set[ResourceId]:
+        demand = job.action.demand
+        node = self.sandboxes[job.action.trajectory].node if job.action.trajectory else ""
+        return {ResourceId(kind, node) for kind in demand.per_node} | {
+            ResourceId(kind) for kind in demand.cluster
+        }
+
+    def may_run(self, job: Job) -> bool:
+        """It has passed the gate of its trajectory, as far as can be told from outside."""
+        name = job.action.trajectory
+        if name is None:
+            return True
+        before = [
+            other
+            for other in self.jobs.values()
+            if other.action.trajectory == name
+            and other is not job
+            and (other.held or (other.waits and other.order[1] < job.order[1]))
+        ]
+        sandbox = self.sandboxes[name]
+        return sandbox.ready and len(before) < sandbox.concurrency
+
+    def taken(self, resource: ResourceId) -> int:
+        grants = (job.grant for job in self.jobs.values() if job.held and job.grant)
+        return sum(grant.amounts.get(resource, 0) for grant in grants)
+
+    def fresh_token(self, token: int) -> None:
+        assert token > self.last_token
+        self.last_token = token
+
+    def end(self, job: Job, how: str) -> None:
+        assert not job.ends, f"{job.action.id} ends as {how} after {job.ends}"
+        job.ends.append(how)
+
+    def holding(self) -> list[Job]:
+        return [job for job in self.jobs.values() if job.held]
+
+    def living(self) -> list[str]:
+        return [name for name, sandbox in self.sandboxes.items() if sandbox.token]
+
+    # What happens
+
+    @initialize(nodes=st.lists(st.sampled_from((*NODES, CLUSTER)), unique=True))
+    def some_nodes_join(self, nodes: list[str]) -> None:
+        for node in nodes:
+            self.join(node, keep=[])
+
+    def join(self, node: str, keep: list[Job]) -> None:
+        """Up, or up again without having been down: what is not kept is gone."""
+        kept_trajectories = {job.action.trajectory for job in keep}
+        leases = tuple(
+            LeaseRecord(job.action, job.grant.token, node, job.grant.amounts)
+            for job in keep
+            if job.grant is not None
+        )
+        self.drop(node, keep, kept_trajectories)
+        self.epochs[node] += 1
+        self.up.add(node)
+        offered = quota(SEARCHES) if node == CLUSTER else machine(CORES_EACH, 100, node)
+        self.tell(NodeUp(node, self.epochs[node], offered, leases))
+
+    def drop(self, node: str, keep: list[Job], kept_trajectories: set[str | None]) -> None:
+        for job in self.holding():
+            on_node = job.grant is not None and any(r.node == node for r in job.grant.amounts)
+            if on_node and job not in keep:
+                job.held = False
+        for name, sandbox in self.sandboxes.items():
+            if node != CLUSTER and sandbox.node == node and name not in kept_trajectories:
+                sandbox.token, sandbox.ready = 0, False
+                sandbox.closed = True
+                for job in self.jobs.values():
+                    if job.action.trajectory == name:
+                        job.held = False
+
+    @rule(data=st.data(), node=st.sampled_from((*NODES, CLUSTER)))
+    def a_node_joins(self, data: st.DataObject, node: str) -> None:
+        on_node = [
+            job
+            for job in self.holding()
+            if job.grant and any(r.node == node for r in job.grant.amounts)
+        ]
+        keep = [job for job in on_node if data.draw(st.booleans())]
+        self.join(node, keep)
+
+    @precondition(lambda self: self.up)
+    @rule(data=st.data())
+    def a_node_goes(self, data: st.DataObject) -> None:
+        node = data.draw(st.sampled_from(sorted(self.up)))
+        self.up.discard(node)
+        self.drop(node, [], set())
+        self.tell(NodeDown(node, self.epochs[node]))
+
+    @rule(
+        memory=st.sampled_from([0, 10, 40, 90, 101]),
+        concurrency=st.integers(1, 3),
+        priority=st.integers(-1, 1),
+    )
+    def a_trajectory_opens(self, memory: int, concurrency: int, priority: int) -> None:
+        name = f"t{len(self.sandboxes)}"
+        self.sandboxes[name] = Sandbox(concurrency, priority)
+        reserve = {"memory": memory} if memory else {}
+        trajectory = Trajectory(name, "task", reserve, concurrency, priority)
+        self.tell(TrajectoryOpened(trajectory))
+
+    @rule(data=st.data())
+    def an_action_is_submitted(self, data: st.DataObject) -> None:
+        names: list[Any] = [None, *self.sandboxes]
+        trajectory = data.draw(st.sampled_from(names))
+        cores = data.draw(st.integers(1, 5)) if trajectory else 0
+        searches = data.draw(st.integers(0, 3)) if trajectory else data.draw(st.integers(1, 4))
+        per_node = {"cores": Amounts.between(cores, cores + 2)} if cores else {}
+        cluster = {"quota:search": Amounts.exactly(searches)} if searches else {}
+        priority = data.draw(st.integers(-1, 1))
+        deadline = data.draw(st.one_of(st.none(), st.floats(0, 20)))
+        kind = "exec" if trajectory else "call"
+        number = len(self.jobs)
+        demand = Demand(per_node, cluster)
+        action = Action(
+            f"a{number}",
+            "task",
+            demand,
+            trajectory,
+            kind,
+            priority,
+            None if deadline is None else self.now + deadline,
+        )
+        if trajectory:
+            priority += self.sandboxes[trajectory].priority
+        self.jobs[action.id] = Job(action, (-priority, number))
+        self.tell(Submitted(action))
+
+    @precondition(lambda self: self.living())
+    @rule(data=st.data(), lost=st.booleans())
+    def a_sandbox_answers(self, data: st.DataObject, lost: bool) -> None:
+        name = data.draw(st.sampled_from(self.living()))
+        sandbox = self.sandboxes[name]
+        if lost:
+            sandbox.closed, sandbox.ready = True, False
+            self.tell(SandboxLost(name, sandbox.token, EndReason.LOST, "it died"))
+        else:
+            sandbox.ready = not sandbox.closed
+            self.tell(SandboxReady(name, sandbox.token))
+
+    @precondition(lambda self: self.sandboxes)
+    @rule(data=st.data(), release=st.booleans())
+    def a_trajectory_is_closed(self, data: st.DataObject, release: bool) -> None:
+        name = data.draw(st.sampled_from(sorted(self.sandboxes)))
+        sandbox = self.sandboxes[name]
+        sandbox.closed, sandbox.ready = True, False
+        self.tell(TrajectoryClosed(name))
+        if release and sandbox.token:
+            token, sandbox.token = sandbox.token, 0
+            self.tell(TrajectoryReleased(name, token))
+
+    @precondition(lambda self: self.holding())
+    @rule(data=st.data(), how=st.sampled_from(["start", "end", "release", "lose"]))
+    def a_lease_moves_on(self, data: st.DataObject, how: str) -> None:
+        job = data.draw(st.sampled_from(self.holding()))
+        assert job.grant is not None
+        name, token = job.action.id, job.grant.token
+        if how == "start":
+            self.tell(Started(name, token))
+        elif how == "lose":
+            job.held = False
+            self.tell(LeaseLost(name, token, "gone"))
+        else:
+            if not job.ends:
+                self.end(job, "finished")
+            self.tell(ActionEnded(name, token))
+            if how == "release":
+                job.held = False
+                self.tell(LeaseReleased(name, token))
+
+    @rule(data=st.data())
+    def somebody_cancels(self, data: st.DataObject) -> None:
+        self.tell(CancelRequested(data.draw(st.sampled_from(["nobody", *self.jobs]))))
+
+    @rule(seconds=st.floats(0, 10))
+    def the_quota_is_closed(self, seconds: float) -> None:
+        self.tell(QuotaClosed(SEARCH, self.now + seconds))
+
+    @rule(seconds=st.floats(0.01, 10))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        self.tell(Tick())
+
+    @precondition(lambda self: self.log)
+    @rule(data=st.data())
+    def an_old_event_comes_again(self, data: st.DataObject) -> None:
+        old = [event for event, _, _ in self.log if isinstance(event, REPEATABLE)]
+        if not old:
+            return
+        event = data.draw(st.sampled_from(old))
+        before = self.scheduler.stale
+        self.tell(event)
+        # The others may still be current, and then say nothing new.
+        if isinstance(event, LeaseReleased | LeaseLost | TrajectoryReleased | NodeUp | NodeDown):
+            assert self.scheduler.stale == before + 1
+
+    # What must hold
+
+    @invariant()
+    def the_scheduler_agrees_with_itself(self) -> None:
+        self.scheduler.check_invariants()
+
+    @invariant()
+    def the_scheduler_agrees_with_the_host(self) -> None:
+        for resource in self.scheduler.resources():
+            view = self.scheduler.view(resource)
+            if resource.kind != "memory":
+                assert view.taken == self.taken(resource), resource
+        for name, job in self.jobs.items():
+            state = self.scheduler.explain(name, self.now).state
+            assert state.ended == bool(job.ends), (name, state, job)
+            assert (state is State.WAITING) == job.waits
+
+    def teardown(self) -> None:
+        """Faults stop: every action comes to an end, and what was held is free again."""
+        for node in (*NODES, CLUSTER):
+            if node not in self.up:
+                self.join(node, keep=[])
+        self.now += 100.0
+        self.tell(Tick())
+        for _ in range(2 * len(self.jobs) + 2 * len(self.sandboxes) + 2):
+            self.let_everything_finish()
+        unfinished = [job for job in self.jobs.values() if job.held or not job.ends]
+        assert not unfinished, unfinished
+        for name in list(self.sandboxes):
+            self.tell(TrajectoryClosed(name))
+            self.release_sandbox(name)
+        self.scheduler.check_invariants()
+        for resource in self.scheduler.resources():
+            assert self.scheduler.view(resource).taken == 0, resource
+        assert self.scheduler.waiting() == {}
+        assert self.scheduler.next_wakeup(self.now) is None
+        self.replay()
+
+    def let_everything_finish(self) -> None:
+        for name in self.living():
+            sandbox = self.sandboxes[name]
+            idle = not any(
+                job.held or job.waits for job in self.jobs.values() if job.action.trajectory == name
+            )
+            if idle:
+                self.tell(TrajectoryClosed(name))
+                self.release_sandbox(name)
+            elif not sandbox.closed:
+                sandbox.ready = True
+                self.tell(SandboxReady(name, sandbox.token))
+        for job in self.holding():
+            assert job.grant is not None
+            if not job.ends:
+                self.end(job, "finished")
+                self.tell(ActionEnded(job.action.id, job.grant.token))
+            job.held = False
+            self.tell(LeaseReleased(job.action.id, job.grant.token))
+
+    def release_sandbox(self, name: str) -> None:
+        sandbox = self.sandboxes[name]
+        sandbox.closed, sandbox.ready = True, False
+        if sandbox.token:
+            token, sandbox.token = sandbox.token, 0
+            self.tell(TrajectoryReleased(name, token))
+
+    def replay(self) -> None:
+        """The same events give the same decisions and the same answers."""
+        again = Scheduler({"closable": ClosableView})
+        for event, now, decisions in self.log:
+            assert again.handle(event, now) == decisions
+        for name in self.jobs:
+            assert again.explain(name, self.now) == self.scheduler.explain(name, self.now)
+        assert again.waiting() == self.scheduler.waiting()
+        assert again.stale == self.scheduler.stale
+
+
+TestRandomHistories = Host.TestCase
+TestRandomHistories.settings = settings(
+    max_examples=120,
+    stateful_step_count=50,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
