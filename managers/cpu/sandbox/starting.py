@@ -1,0 +1,68 @@
+"""Waiting while a sandbox starts: for work in threads, and for an agent that may never come.
+
+Shared by the launchers that start processes by themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from ...errors import SandboxDied, TemporaryError
+from .channel import AgentListener, Channel
+
+AGENT_WAIT_S = 15.0
+"""From the start of the agent to its first message: milliseconds, but seconds in a start storm."""
+
+_T = TypeVar("_T")
+
+
+async def finished(work: Coroutine[Any, Any, _T]) -> _T:
+    """Wait for a thread's work to end even when cancelled meanwhile: a thread cannot be stopped,
+    and what it makes must not appear after everything was undone."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
+
+
+async def greet(listener: AgentListener, agent: int, pidfd: int) -> Channel:
+    """The channel to the agent with this pid. `pidfd` is of the process without which it cannot
+    come; it is closed here. Raises TemporaryError if that ends, or time passes, first."""
+    accepting = asyncio.ensure_future(listener.accept(agent, AGENT_WAIT_S))
+    ended = asyncio.ensure_future(_readable(pidfd))
+    try:
+        await asyncio.wait({accepting, ended}, return_when=asyncio.FIRST_COMPLETED)
+        if not accepting.done():
+            raise TemporaryError("the sandbox ended before its agent answered")
+        return accepting.result()
+    except TimeoutError as error:
+        message = f"the sandbox's agent did not answer within {AGENT_WAIT_S:g} s"
+        raise TemporaryError(message) from error
+    except SandboxDied as error:
+        raise TemporaryError(str(error)) from error
+    finally:
+        for task in (accepting, ended):
+            task.cancel()
+        await asyncio.gather(accepting, ended, return_exceptions=True)
+
+
+async def _readable(fd: int) -> None:
+    """Wait until a descriptor turns readable, and close it."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+
+    def notice() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_reader(fd, notice)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(fd)
+        os.close(fd)

@@ -1,0 +1,47 @@
+"""What a sandbox may be on a node: open points filled in from the configuration, sizes checked.
+
+Pure. Whether an image exists is its launcher's to say, and whether the node's memory is enough the
+scheduler's, which knows all nodes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..base import SandboxSpec
+from ..config import SandboxConfig
+from ..errors import PermanentError
+from ..sizes import format_size
+
+MEMORY_BYTES_MIN = 16 << 20
+"""A sandbox with less could not hold its agent and a shell."""
+
+
+def with_defaults(spec: SandboxSpec, defaults: SandboxConfig, disk_bytes: int) -> SandboxSpec:
+    """The spec with every size set; `disk_bytes` is all that the node has."""
+    return replace(
+        spec,
+        memory_bytes=defaults.memory if spec.memory_bytes is None else spec.memory_bytes,
+        disk_bytes=min(defaults.disk, disk_bytes) if spec.disk_bytes is None else spec.disk_bytes,
+        shm_bytes=defaults.shm if spec.shm_bytes is None else spec.shm_bytes,
+        network=spec.network or defaults.network,
+        env={**defaults.defaults.env, **spec.env},
+    )
+
+
+def check_sizes(spec: SandboxSpec, node: str, disk_bytes: int) -> None:
+    """Raises PermanentError, naming the field and what would be right."""
+    memory, disk, shm = spec.memory_bytes or 0, spec.disk_bytes or 0, spec.shm_bytes or 0
+    if memory < MEMORY_BYTES_MIN:
+        least = format_size(MEMORY_BYTES_MIN)
+        raise PermanentError(
+            f"memory: {format_size(memory)} is too little: ask for {least} or more"
+        )
+    for name, size, most in (("disk", disk, disk_bytes), ("shm", shm, memory)):
+        if not 0 < size <= most:
+            raise PermanentError(
+                f"{name}: {format_size(size)} cannot be had on node {node}: ask for more than 0 "
+                f"and at most {format_size(most)}"
+            )
+    if spec.network not in ("none", "egress"):
+        raise PermanentError(f"network: {spec.network!r} must be none or egress")

@@ -1,0 +1,166 @@
+"""What the tests of managers share: a node to run commands on, and what came out of a run."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+
+from tangram.managers.base import (
+    ExecSpec,
+    Lease,
+    Manager,
+    RunRequest,
+    RunResult,
+    SandboxHost,
+    SandboxSpec,
+    Stream,
+)
+from tangram.scheduler.model import CORES, ResourceId
+from tests.managers.contract.commands import Argv, Commands
+
+WAIT_S = 10.0
+"""For anything that a test waits for: far above what it takes on a busy machine."""
+
+_NUMBERS = itertools.count(1)
+
+
+def unique(prefix: str) -> str:
+    return f"{prefix}{next(_NUMBERS)}"
+
+
+@dataclass
+class Recorder:
+    """An output sink that keeps all it is given, and notes what breaks the sink's promise."""
+
+    pieces: dict[Stream, list[tuple[int, bytes]]] = field(
+        default_factory=lambda: {stream: [] for stream in Stream}
+    )
+    broken: list[str] = field(default_factory=list)
+    wrote: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def write(self, stream: Stream, offset: int, data: bytes) -> None:
+        if self.pieces[stream]:
+            last_offset, last = self.pieces[stream][-1]
+            if offset < last_offset + len(last):
+                self.broken.append(f"{stream} went back to {offset}")
+        self.pieces[stream].append((offset, data))
+        self.wrote.set()
+
+    def kept(self, stream: Stream) -> bytes:
+        assert self.broken == []
+        return b"".join(data for _, data in self.pieces[stream])
+
+    def until_gap(self, stream: Stream) -> tuple[bytes, bytes]:
+        """What was kept before the first cut, and after it."""
+        head, tail, end = bytearray(), bytearray(), 0
+        for offset, data in self.pieces[stream]:
+            (tail if tail or offset != end else head).extend(data)
+            end = offset + len(data)
+        return bytes(head), bytes(tail)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One whole action: acquired, run, released."""
+
+    result: RunResult
+    output: Recorder
+    lease: Lease
+
+    @property
+    def stdout(self) -> bytes:
+        return self.output.kept(Stream.STDOUT)
+
+    @property
+    def stderr(self) -> bytes:
+        return self.output.kept(Stream.STDERR)
+
+
+class Node:
+    """A manager with sandboxes, and the commands that these understand."""
+
+    def __init__(
+        self, kind: str, manager: Manager, commands: Commands, image: str, free: Callable[[], int]
+    ) -> None:
+        assert isinstance(manager, SandboxHost)
+        self.kind = kind
+        self.manager = manager
+        self.host: SandboxHost = manager
+        self.commands = commands
+        self.image = image
+        self.free_cores = free
+        self.opened: list[str] = []
+        self.limits: Mapping[str, str] = {}
+
+    @property
+    def cores(self) -> int:
+        return next(c.total for c in self.manager.capacities() if c.resource.kind == CORES)
+
+    async def open(
+        self,
+        on_lost: Callable[[str], None] = lambda message: None,
+        *,
+        env: dict[str, str] | None = None,
+        disk_bytes: int | None = None,
+    ) -> str:
+        """A new sandbox; the trajectory's id."""
+        trajectory = unique("t")
+        spec = SandboxSpec(
+            trajectory,
+            image=self.image,
+            memory_bytes=256 << 20,
+            disk_bytes=disk_bytes,
+            env=env or {},
+        )
+        info = await self.host.open(await self.host.check_open(spec), next(_NUMBERS), on_lost)
+        self.limits = info.limits
+        self.opened.append(trajectory)
+        return trajectory
+
+    async def acquire(self, trajectory: str, cores: int = 1) -> Lease:
+        return await self.manager.acquire(
+            unique("a"), trajectory, next(_NUMBERS), self.amounts(cores)
+        )
+
+    def amounts(self, cores: int) -> dict[ResourceId, int]:
+        return {ResourceId(CORES, self.manager.node): cores}
+
+    async def run(
+        self,
+        lease: Lease,
+        command: Argv | ExecSpec,
+        *,
+        timeout_s: float | None = WAIT_S,
+        output: Recorder | None = None,
+    ) -> RunResult:
+        spec = command if isinstance(command, ExecSpec) else ExecSpec(argv=command)
+        request = RunRequest(lease.action, spec, timeout_s)
+        return await self.manager.run(lease, request, output or Recorder())
+
+    async def execute(
+        self,
+        trajectory: str,
+        command: Argv | ExecSpec,
+        *,
+        cores: int = 1,
+        timeout_s: float | None = WAIT_S,
+    ) -> Ran:
+        lease = await self.acquire(trajectory, cores)
+        output = Recorder()
+        try:
+            result = await self.run(lease, command, timeout_s=timeout_s, output=output)
+        finally:
+            await self.manager.release(lease)
+        return Ran(result, output, lease)
+
+    async def read(self, trajectory: str, path: str, offset: int = 0, limit: int = 0) -> bytes:
+        chunks = [data async for data, _ in self.host.read_file(trajectory, path, offset, limit)]
+        return b"".join(chunks)
+
+    async def write(self, trajectory: str, path: str, data: bytes, mode: int = 0o644) -> int:
+        async def chunks() -> AsyncIterator[bytes]:
+            yield data
+
+        return await self.host.write_file(trajectory, path, mode, chunks())

