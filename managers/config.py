@@ -1,23 +1,17 @@
-"""The settings of the managers, as the operator writes them, and the two functions that open them.
+"""The settings of the managers, as the operator writes them; `opening` makes managers of them.
 
-Pydantic lives at this edge alone; inside, managers take frozen dataclasses. The managers and their
-third-party packages are imported only when one is opened.
+Pydantic lives at this edge alone; inside, managers take frozen dataclasses.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from .sizes import parse_size
-
-if TYPE_CHECKING:
-    from .cpu.manager import CpuManager
-    from .quota.manager import QuotaManager
 
 PERIOD_S_MAX = 366 * 86400.0
 """Seconds; no provider counts over more than a year."""
@@ -197,22 +191,3 @@ class NodeConfig(_Settings):
                 "comes from a model, else use bubblewrap or docker"
             )
         return self
-
-
-async def open_cpu_manager(config: NodeConfig) -> CpuManager:
-    """A node's manager, ready: what an earlier life of this instance left is gone.
-
-    Raises PermanentError if the node cannot offer what the configuration claims.
-    """
-    from .cpu.manager import CpuManager
-
-    return await CpuManager.open_node(config)
-
-
-async def open_quota_manager(quotas: Mapping[str, QuotaConfig]) -> QuotaManager:
-    """The manager of all configured quotas (there may be none)."""
-    from .quota.manager import Quota, QuotaManager
-
-    return QuotaManager(
-        {name: Quota(quota.concurrency, quota.all_windows) for name, quota in quotas.items()}
-    )

@@ -22,7 +22,7 @@ from grpc_reflection.v1alpha import reflection
 from ..config import ServerConfig
 from ..errors import FailedPrecondition, TangramError
 from ..managers.base import Manager
-from ..managers.config import open_cpu_manager, open_quota_manager
+from ..managers.opening import open_cpu_manager, open_quota_manager
 from ..managers.errors import ManagerError
 from ..managers.quota.view import QUOTA_VIEW, QuotaView
 from ..scheduler import Scheduler

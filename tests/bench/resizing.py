@@ -7,7 +7,8 @@ import tempfile
 from pathlib import Path
 
 from tangram.managers.base import Lease, SandboxSpec
-from tangram.managers.config import NodeConfig, open_cpu_manager
+from tangram.managers.config import NodeConfig
+from tangram.managers.opening import open_cpu_manager
 from tangram.scheduler import ResourceId
 
 from .measure import Row, Spread, Table, latencies_ms, percentile, ratio

@@ -18,7 +18,7 @@ import pytest
 import pytest_asyncio
 
 from tangram.managers.cpu.cgroup import Cgroups
-from tangram.managers.cpu.sandbox import bubblewrap
+from tangram.managers.cpu.sandbox import bubblewrap, rootfs
 from tangram.managers.cpu.sandbox.base import Sandbox
 from tangram.managers.cpu.sandbox.bubblewrap import Bubblewrap
 from tangram.managers.errors import (
@@ -292,7 +292,7 @@ async def test_a_start_that_fails_says_why_and_leaves_nothing(
     launcher: Bubblewrap, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await (await launcher.start(spec_of(), fail_if_lost)).aclose()
-    monkeypatch.setattr(bubblewrap.rootfs, "ONLINE", "/usr/no/such/mount/point")
+    monkeypatch.setattr(rootfs, "ONLINE", "/usr/no/such/mount/point")
     with pytest.raises((TemporaryError, PermanentError), match="bwrap: Can't"):
         await launcher.start(spec_of(), fail_if_lost)
     assert left_behind(place) == []

@@ -18,7 +18,8 @@ import pytest
 import pytest_asyncio
 
 from tangram.managers.base import CallSpec, ExecSpec, Outcome, RunRequest, SandboxSpec, Stream
-from tangram.managers.config import NodeConfig, open_cpu_manager
+from tangram.managers.config import NodeConfig
+from tangram.managers.opening import open_cpu_manager
 from tangram.managers.errors import (
     FileProblem,
     LeaseLost,

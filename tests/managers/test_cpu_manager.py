@@ -23,7 +23,8 @@ from tangram.managers.base import (
     SandboxSpec,
     Stream,
 )
-from tangram.managers.config import NodeConfig, open_cpu_manager
+from tangram.managers.config import NodeConfig
+from tangram.managers.opening import open_cpu_manager
 from tangram.managers.cpu import manager as module
 from tangram.managers.cpu.claim import Claim, found_memory_bytes, make_claim
 from tangram.managers.cpu.cores import CorePool

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -77,13 +79,18 @@ class Bench:
         return [name for _, name in await self.launcher.engine.labelled(labels)]
 
 
+@pytest.fixture(scope="session")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all tests: its interpreter takes longer to build than most of them."""
+    return tmp_path_factory.mktemp("state")
+
+
 @pytest.fixture
-def make_bench(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
+def make_bench(state: Path) -> Iterator[Callable[..., Bench]]:
     name = f"test-{os.getpid()}"
     cgroups = Cgroups.probe(Path("/sys/fs/cgroup"), name)
-    runtime = Path(f"/run/tangram-{name}")
-    # One bundle for all tests of this run: it takes longer to build than most of them.
-    state = Path(f"/tmp/tangram-{name}")
+    # Not below pytest's folder: the path of a socket must be short.
+    runtime = Path(tempfile.mkdtemp(prefix="tangram-"))
 
     def make(*, direct: bool = True, **options: Any) -> Bench:
         groups = cgroups if direct else None
@@ -91,6 +98,7 @@ def make_bench(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
         return Bench(launcher, runtime)
 
     yield make
+    shutil.rmtree(runtime)
     if cgroups is not None:
         cgroups.close()
 

@@ -21,7 +21,8 @@ from tangram.errors import (
     TrajectoryClosed,
 )
 from tangram.managers.base import ExecSpec, Outcome, PermitSpec, SandboxSpec, Stream
-from tangram.managers.config import QuotaConfig, open_quota_manager
+from tangram.managers.config import QuotaConfig
+from tangram.managers.opening import open_quota_manager
 from tangram.managers.errors import PermanentError, TemporaryError
 from tangram.managers.fake import FakeManager
 from tangram.managers.quota import QUOTA_VIEW, QuotaView

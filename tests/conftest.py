@@ -1,0 +1,97 @@
+"""What every test gets: no network beyond this machine, and a Docker engine where one is asked for.
+
+Tests marked `docker` run real containers. Without an engine they are skipped, saying why, unless
+TANGRAM_REQUIRE_DOCKER=1, as in CI: then a missing engine fails them.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.image import build as images
+
+DEFAULT_SOCKET = "/var/run/docker.sock"
+ENGINE_TIMEOUT_S = 5.0
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("docker") is None:
+        return
+    problem = _engine_problem()
+    if problem and os.environ.get("TANGRAM_REQUIRE_DOCKER") == "1":
+        pytest.fail(f"{problem}, and TANGRAM_REQUIRE_DOCKER=1", pytrace=False)
+    if problem:
+        pytest.skip(f"{problem}; .ci/run installs and starts one")
+
+
+@pytest.fixture(scope="session")
+def docker_image() -> str:
+    """Root, a Python and the usual tools."""
+    _build_images()
+    return images.PLAIN
+
+
+@pytest.fixture(scope="session")
+def docker_user_image() -> str:
+    """USER agent (uid 1000), WORKDIR /testbed, ENV GREETING=hello."""
+    _build_images()
+    return images.USER
+
+
+@pytest.fixture(scope="session")
+def docker_bare_image() -> str:
+    """One static binary: no Python, no libc, no accounts."""
+    _build_images()
+    return images.BARE
+
+
+@pytest.fixture(autouse=True)
+def only_loopback(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A connection that would leave this machine fails the test that tries it."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and not _is_loopback(address[0]):
+            raise AssertionError(f"a test must not connect to {address[0]}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+    yield
+
+
+@functools.cache
+def _engine_problem() -> str:
+    """Why no Docker test can run here; "" if they can."""
+    url = os.environ.get("DOCKER_HOST") or f"unix://{DEFAULT_SOCKET}"
+    path = url.removeprefix("unix://")
+    if path == url:
+        return ""
+    try:
+        with socket.socket(socket.AF_UNIX) as trial:
+            trial.settimeout(ENGINE_TIMEOUT_S)
+            trial.connect(path)
+    except OSError as problem:
+        return f"no Docker engine answers at {path} ({problem.strerror})"
+    if shutil.which("docker") is None:
+        return "the docker command is missing, which builds the test images"
+    return ""
+
+
+@functools.cache
+def _build_images() -> None:
+    images.build()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host in ("localhost", "")

@@ -1,0 +1,103 @@
+"""Metrics: names and labels are public, cardinality is bounded, gauges are as of the scrape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tangram.managers.base import Outcome, RunResult
+from tangram.scheduler import State, WaitReason
+from tangram.server.convert import action_request
+from tangram.server.metrics import TASKS_MAX, Metrics
+from tangram.server.outputs import OutputStore
+from tangram.server.records import (
+    ActionRecord,
+    NodeStatus,
+    PoolStatus,
+    QueueStatus,
+    QuotaStatus,
+    Units,
+)
+from tangram.v1 import types_pb2
+
+QUEUE = QueueStatus("cores@node0", 7, "behind", 9, {WaitReason.BEHIND: 8, WaitReason.CORES: 1})
+STATUS = PoolStatus(
+    nodes=(NodeStatus("node0", "fake", Units(4, 3, 1), Units(100, 40, 60), {}, {}),),
+    quotas=(QuotaStatus("search", 5, 2, "", None),),
+    queues=(QUEUE,),
+    tasks=(),
+    uptime_s=1.0,
+    busiest=(),
+)
+
+
+def samples(metrics: Metrics) -> dict[tuple[str, tuple[str, ...]], float]:
+    """(name, values of the labels in the order of their names) -> value."""
+    families = text_string_to_metric_families(metrics.exposition().decode())
+    return {
+        (sample.name, tuple(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def ended(state: State, result: RunResult | None = None, task: str = "train") -> ActionRecord:
+    spec = types_pb2.ActionSpec(
+        id="a", trajectory="t", task=task, exec=types_pb2.Exec(argv=["true"])
+    )
+    request = action_request(spec, now=0.0, output_limit_bytes=1)
+    record = ActionRecord(request, 10.0, 0.0, OutputStore(1))
+    record.granted = 10.25
+    if result is not None:
+        record.start(10.5)
+    record.finish(13.0, state, result=result)
+    return record
+
+
+def test_ended_actions_count_by_outcome_or_by_state() -> None:
+    metrics = Metrics(lambda: STATUS)
+    metrics.observe(ended(State.FINISHED, RunResult(Outcome.TIMED_OUT, run_s=2.0)))
+    metrics.observe(ended(State.CANCELLED))
+    metrics.observe(ended(State.CANCELLED))
+    found = samples(metrics)
+    assert found["tangram_actions_total", ("exec", "timed_out", "train")] == 1
+    assert found["tangram_actions_total", ("exec", "cancelled", "train")] == 2
+
+
+def test_the_four_parts_add_up_to_the_act() -> None:
+    metrics = Metrics(lambda: STATUS)
+    metrics.observe(ended(State.FINISHED, RunResult(Outcome.FINISHED, run_s=2.0)))
+    found = samples(metrics)
+    sums = {
+        part: found["tangram_action_seconds_sum", ("exec", part)]
+        for part in ("queue", "prepare", "run", "overhead", "act")
+    }
+    assert sums == pytest.approx(
+        {"queue": 0.25, "prepare": 0.25, "run": 2.0, "overhead": 0.5, "act": 3.0}
+    )
+
+
+def test_gauges_show_the_pool_as_of_the_scrape() -> None:
+    now: list[PoolStatus] = [STATUS]
+    metrics = Metrics(lambda: now[0])
+    found = samples(metrics)
+    assert found["tangram_units", ("node0", "cores", "granted")] == 3
+    assert found["tangram_units", ("node0", "memory", "free")] == 60
+    assert found["tangram_units", ("", "quota:search", "free")] == 3
+    assert found["tangram_waiting_units", ("behind", "cores@node0")] == 8
+    assert found["tangram_waiting_units", ("cores", "cores@node0")] == 1
+    now[0] = PoolStatus((), (), (), (), 2.0, ())
+    assert not [key for key in samples(metrics) if key[0] == "tangram_units"]
+
+
+def test_a_flood_of_task_names_ends_in_other() -> None:
+    metrics = Metrics(lambda: STATUS)
+    for number in range(TASKS_MAX + 5):
+        metrics.observe(ended(State.CANCELLED, task=f"task{number}"))
+    metrics.observe(ended(State.CANCELLED, task="task0"))
+    found: Any = samples(metrics)
+    counted = {key[1][2]: value for key, value in found.items() if key[0].endswith("_total")}
+    assert len(counted) == TASKS_MAX + 1
+    assert (counted["other"], counted["task0"]) == (5, 2)
