@@ -145,7 +145,7 @@ class ServerConfig(_Settings):
             sandbox=self.sandbox,
             images=self.images,
             orphan_after=self.orphan_after,
-            instance=f"tangram-{port}",
+            instance=str(port),
             state=state,
             runtime=runtime,
         )

@@ -516,8 +516,6 @@ def prepare_command(fields: Fields, fds: "list[int]", confined: bool) -> bool:
     if not fields.missing("uid"):
         uid, gid = fields.integer("uid"), fields.integer("gid")
         try:
-            for fd in fds:  # Else the command could not reopen /dev/stdout.
-                posix.fchown(fd, uid, gid)
             if not fields.missing("groups"):
                 posix.setgroups(fields.integers("groups"))
                 posix.setgid(gid)
@@ -1189,6 +1187,8 @@ class Agent:
                 fds.append(ends[0] if feeds else ends[1])
                 ours.append(ends[1] if feeds else ends[0])
                 posix.set_blocking(ours[-1], False)
+                if account is not None:  # Else the command could not reopen /dev/stdout.
+                    posix.fchown(fds[-1], account.uid, account.gid)
         except OSError as error:
             for fd in fds + ours:
                 posix.close(fd)

@@ -1,0 +1,75 @@
+"""The shape of the code, checked: who imports whom, generated code, sizes of files."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+OURS = ("tangram", "scheduler", "managers", "tests", "examples")
+LINES_MAX = 500
+TEST_LINES_MAX = 800
+"""Tests of one thing are read one at a time."""
+ONE_FILE_BY_NATURE = {
+    "managers/cpu/sandbox/agent.py": "mounted alone into images, so it cannot be a package",
+}
+
+
+def python_files(*folders: str) -> Iterator[Path]:
+    """Ours, each once: links are not followed, and generated code is left out."""
+    for folder in folders:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            inside = path.relative_to(ROOT)
+            linked = any((ROOT / parent).is_symlink() for parent in inside.parents)
+            if not linked and inside.parts[:2] != ("tangram", "v1"):
+                yield path
+
+
+def test_imports_keep_to_the_contracts() -> None:
+    command = Path(sys.executable).with_name("lint-imports")
+    ended = subprocess.run([command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_the_generated_code_is_what_proto_says(tmp_path: Path) -> None:
+    outputs = [f"--{kind}_out={tmp_path}" for kind in ("python", "pyi", "grpc_python")]
+    protos = sorted(str(path) for path in (ROOT / "proto").rglob("*.proto"))
+    subprocess.run(
+        [sys.executable, "-m", "grpc_tools.protoc", "-I", ROOT / "proto", *outputs, *protos],
+        check=True,
+    )
+    fresh = {path.relative_to(tmp_path): path.read_text() for path in tmp_path.rglob("*.py*")}
+    assert fresh
+    for name, text in fresh.items():
+        assert (ROOT / name).read_text() == text, f"{name} is stale: make proto"
+    committed = {path.relative_to(ROOT) for path in (ROOT / "tangram/v1").glob("*_pb2*.py*")}
+    assert committed == set(fresh)
+
+
+def test_no_file_is_too_long_to_read() -> None:
+    too_long = {}
+    for path in python_files(*OURS):
+        inside, lines = str(path.relative_to(ROOT)), len(path.read_text().splitlines())
+        limit = TEST_LINES_MAX if inside.startswith("tests/") else LINES_MAX
+        if lines > limit and inside not in ONE_FILE_BY_NATURE:
+            too_long[inside] = lines
+    assert too_long == {}
+
+
+@pytest.mark.parametrize("path", list(python_files("scheduler")), ids=lambda path: path.name)
+def test_the_scheduler_imports_itself_and_the_standard_library(path: Path) -> None:
+    foreign = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            foreign |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            foreign.add(node.module or "")
+        elif isinstance(node, ast.ImportFrom) and node.level > 1:
+            foreign.add("." * node.level + (node.module or ""))
+    roots = {name.partition(".")[0] for name in foreign}
+    assert roots <= sys.stdlib_module_names | {"__future__"}
