@@ -90,6 +90,10 @@ class Scheduler:
         """Events that were dropped: of an older epoch or token, or of something unknown."""
         return self._stale
 
+    def knows(self, action_id: str) -> bool:
+        """Whether `explain` can tell of it."""
+        return action_id in self._life.actions or action_id in self._life.ended
+
     def explain(self, action_id: str, now: float) -> Explanation:
         """Also of an ended action until it is forgotten. Raises KeyError for an unknown one."""
         entry = self._life.actions.get(action_id) or self._life.ended[action_id]

@@ -152,14 +152,11 @@ class SandboxCgroup:
         return (self._folders[setting.controller] / setting.file).exists()
 
     def _apply(self, setting: Setting) -> None:
-        """Write a value if it is not there yet. It is read first, not remembered: systemd and
-        `docker update` put values back behind our back."""
+        """Write a value, even if it should be there: systemd and `docker update` put values back
+        behind our back, and looking first costs as much as writing."""
         folder = self._folders.get(setting.controller)
-        if folder is None:
-            return
-        path = folder / setting.file
-        if _read(path).strip() != setting.value:
-            _write(path, setting.value)
+        if folder is not None:
+            _write(folder / setting.file, setting.value)
 
     def _count(self, counter: Counter) -> float:
         folder = self._folders.get(counter.controller)

@@ -23,6 +23,8 @@ class Run:
     action: str
     token: int
     verdict: Outcome | None = None
+    before: MemoryEvents | None = None
+    """The limits' counters when it began."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 

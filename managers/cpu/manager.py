@@ -117,8 +117,9 @@ class CpuManager(Manager):
             raise PermanentError("a sandbox runs commands alone")
         run = held.runs[lease.token] = Run(request.action, lease.token)
         self._watch.wake()
+        # Read once the request is on its way, while the command is being spawned.
+        asyncio.get_running_loop().call_soon(_count_before, run, sandbox)
         try:
-            before = sandbox.events()
             result = await sandbox.channel.exec(
                 request.action,
                 lease.token,
@@ -129,7 +130,9 @@ class CpuManager(Manager):
                 timeout_s=request.timeout_s,
                 output=output,
             )
-            return judge(_as_result(result), run.verdict, before, sandbox.events())
+            if result.exit_code == 0 or run.before is None:
+                return _as_result(result)
+            return judge(_as_result(result), run.verdict, run.before, sandbox.events())
         except SandboxClosed as closed:
             raise LeaseLost(f"action {lease.action!r} ran when its sandbox was closed") from closed
         finally:
@@ -352,6 +355,10 @@ class CpuManager(Manager):
     def _file_call(self, trajectory: str) -> Iterator[Channel]:
         with self._find(trajectory).file_call() as sandbox:
             yield sandbox.channel
+
+
+def _count_before(run: Run, sandbox: Sandbox) -> None:
+    run.before = sandbox.events()
 
 
 def _as_result(result: AgentResult) -> RunResult:

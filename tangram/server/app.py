@@ -22,8 +22,8 @@ from grpc_reflection.v1alpha import reflection
 from ..config import ServerConfig
 from ..errors import FailedPrecondition, TangramError
 from ..managers.base import Manager
-from ..managers.opening import open_cpu_manager, open_quota_manager
 from ..managers.errors import ManagerError
+from ..managers.opening import open_cpu_manager, open_quota_manager
 from ..managers.quota.view import QUOTA_VIEW, QuotaView
 from ..scheduler import Scheduler
 from ..v1 import actions_pb2_grpc, cluster_pb2_grpc, trajectories_pb2_grpc

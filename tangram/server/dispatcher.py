@@ -312,7 +312,8 @@ class Dispatcher:
     def explain(self, action_id: str) -> ActionExplanation:
         """Where an action stands and why. Raises NotFound."""
         record = self.record(action_id)
-        story = self._scheduler.explain(action_id, self.now())
+        known = self._scheduler.knows(action_id)
+        story = self._scheduler.explain(action_id, self.now()) if known else None
         return explain(record, story, self._log.about(action_id), self.now())
 
     def status(self) -> PoolStatus:

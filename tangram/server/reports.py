@@ -69,8 +69,10 @@ class _Totals:
     def mean(self) -> Timing | None:
         if not self.ended:
             return None
-        sums = (self.queue_s, self.prepare_s, self.run_s, self.overhead_s)
-        return Timing(*(part / self.ended for part in sums), sum(sums) / self.ended)
+        queue_s, prepare_s = self.queue_s / self.ended, self.prepare_s / self.ended
+        run_s, overhead_s = self.run_s / self.ended, self.overhead_s / self.ended
+        act_s = queue_s + prepare_s + run_s + overhead_s
+        return Timing(queue_s, prepare_s, run_s, overhead_s, act_s)
 
 
 class TaskTotals:
@@ -141,17 +143,18 @@ def pool_status(
 
 def explain(
     record: ActionRecord,
-    story: Explanation,
+    story: Explanation | None,
     history: Sequence[tuple[float, LogItem]],
     now: float,
 ) -> ActionExplanation:
-    """One action's life so far, as stretches with reasons."""
+    """One action's life so far, as stretches with reasons. `story` is what the scheduler tells;
+    None in the moment before the action reached it."""
     return ActionExplanation(
         record=record,
-        spans=tuple(_spans(record, story.spans, now)),
+        spans=tuple(_spans(record, story.spans if story else (), now)),
         sentence=_sentence(record, story, now),
-        ahead=story.ahead,
-        predicted_run_s=story.predicted_run_s,
+        ahead=story.ahead if story else 0,
+        predicted_run_s=story.predicted_run_s if story else None,
         history=tuple(
             HistoryEntry(at - record.submitted, type(item).__name__, _detail(item))
             for at, item in history
@@ -220,13 +223,13 @@ def _spans(record: ActionRecord, waits: Sequence[WaitSpan], now: float) -> list[
     return spans
 
 
-def _sentence(record: ActionRecord, story: Explanation, now: float) -> str:
+def _sentence(record: ActionRecord, story: Explanation | None, now: float) -> str:
     act_s = record.timing(now).act_s
     if record.error is not None:
         return f"{record.state} after {act_s:.3f} s: {record.error}"
     if record.result is not None:
         return f"{record.result.outcome.value} after {act_s:.3f} s"
-    return story.sentence
+    return story.sentence if story else "is being accepted"
 
 
 def _detail(item: LogItem) -> str:

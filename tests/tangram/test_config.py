@@ -27,7 +27,7 @@ def test_no_file_at_all_works() -> None:
     assert config == ServerConfig()
     assert config.listen_address == ("127.0.0.1", 7070)
     node = config.node_config(7070, Path("/s"), Path("/r"))
-    assert (node.instance, node.launcher, node.state) == ("tangram-7070", "auto", Path("/s"))
+    assert (node.instance, node.launcher, node.state) == ("7070", "auto", Path("/s"))
 
 
 def test_every_key_of_the_documentation_is_understood(file: Path) -> None:

@@ -1,0 +1,128 @@
+"""What `status` answers: the pool as plain frozen data, made from the wire's messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..v1 import cluster_pb2
+from .results import ActionInfo, Timing, action_info, timing_from
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    total: int
+    granted: int
+    free: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    name: str
+    launcher: str
+    """The default one, for actions without an image."""
+    cores: Units
+    memory: Units
+    """Bytes."""
+    limits: Mapping[str, str]
+    """memory, disk, pids, shm, cores -> hard or soft."""
+    sandboxes: Mapping[str, int]
+    """State -> number."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaStatus:
+    name: str
+    limit: int
+    """Concurrency, or units per period: see the description."""
+    in_use: int
+    description: str
+    closed_for: float | None
+    """Seconds, if a Retry-After has closed it."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatus:
+    resource: str
+    waiting: int
+    """Actions."""
+    reason: str
+    """The commonest of theirs."""
+    waiting_units: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStatus:
+    name: str
+    waiting: int
+    running: int
+    ended: int
+    trajectories: int
+    mean: Timing | None
+    """Over its ended actions."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterStatus:
+    version: str
+    nodes: tuple[NodeStatus, ...]
+    quotas: tuple[QuotaStatus, ...]
+    queues: tuple[QueueStatus, ...]
+    tasks: tuple[TaskStatus, ...]
+    uptime: float
+    """Seconds."""
+    actions: tuple[ActionInfo, ...]
+    """The longest running and waiting now, at most 50."""
+
+
+def cluster_status(message: cluster_pb2.StatusResponse) -> ClusterStatus:
+    return ClusterStatus(
+        version=message.version,
+        nodes=tuple(
+            NodeStatus(
+                name=node.name,
+                launcher=node.launcher,
+                cores=_units(node.cores),
+                memory=_units(node.memory),
+                limits=dict(node.limits),
+                sandboxes=dict(node.sandboxes),
+            )
+            for node in message.nodes
+        ),
+        quotas=tuple(
+            QuotaStatus(
+                name=quota.name,
+                limit=quota.limit,
+                in_use=quota.in_use,
+                description=quota.description,
+                closed_for=quota.closed_for_s if quota.HasField("closed_for_s") else None,
+            )
+            for quota in message.quotas
+        ),
+        queues=tuple(
+            QueueStatus(
+                resource=queue.resource,
+                waiting=queue.waiting,
+                reason=queue.reason,
+                waiting_units=queue.waiting_units,
+            )
+            for queue in message.queues
+        ),
+        tasks=tuple(
+            TaskStatus(
+                name=task.name,
+                waiting=task.waiting,
+                running=task.running,
+                ended=task.ended,
+                trajectories=task.trajectories,
+                mean=timing_from(task.mean) if task.HasField("mean") else None,
+            )
+            for task in message.tasks
+        ),
+        uptime=message.uptime_s,
+        actions=tuple(action_info(action) for action in message.running),
+    )
+
+
+def _units(message: cluster_pb2.Units) -> Units:
+    return Units(message.total, message.granted, message.free)

@@ -1,0 +1,64 @@
+"""The RPCs that the client asks, as typed values: path, request and answer. Nothing else.
+
+The generated stubs carry no types; here a request cannot meet the wrong answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from google.protobuf.message import Message
+
+from ..v1 import actions_pb2 as actions
+from ..v1 import cluster_pb2 as cluster
+from ..v1 import trajectories_pb2 as trajectories
+
+Request = TypeVar("Request", bound=Message)
+Answer = TypeVar("Answer", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Method(Generic[Request, Answer]):
+    """One RPC. Whether a side streams is the caller's knowledge."""
+
+    service: str
+    name: str
+    request: type[Request]
+    answer: type[Answer]
+
+    @property
+    def path(self) -> str:
+        return f"/tangram.v1.{self.service}/{self.name}"
+
+
+RUN = Method("Actions", "Run", actions.RunRequest, actions.RunResponse)
+SUBMIT = Method("Actions", "Submit", actions.SubmitRequest, actions.SubmitResponse)
+WAIT = Method("Actions", "Wait", actions.WaitRequest, actions.WaitResponse)
+OUTPUT = Method("Actions", "Output", actions.OutputRequest, actions.OutputResponse)
+CANCEL = Method("Actions", "Cancel", actions.CancelRequest, actions.CancelResponse)
+GET = Method("Actions", "Get", actions.GetRequest, actions.GetResponse)
+LIST = Method("Actions", "List", actions.ListRequest, actions.ListResponse)
+EXPLAIN = Method("Actions", "Explain", actions.ExplainRequest, actions.ExplainResponse)
+ACQUIRE = Method("Actions", "Acquire", actions.AcquireRequest, actions.AcquireResponse)
+RELEASE = Method("Actions", "Release", actions.ReleaseRequest, actions.ReleaseResponse)
+
+OPEN = Method("Trajectories", "Open", trajectories.OpenRequest, trajectories.OpenResponse)
+ATTACH = Method("Trajectories", "Attach", trajectories.AttachRequest, trajectories.AttachResponse)
+KEEP_ALIVE = Method(
+    "Trajectories", "KeepAlive", trajectories.KeepAliveRequest, trajectories.KeepAliveResponse
+)
+CLOSE = Method("Trajectories", "Close", trajectories.CloseRequest, trajectories.CloseResponse)
+READ_FILE = Method(
+    "Trajectories", "ReadFile", trajectories.ReadFileRequest, trajectories.ReadFileResponse
+)
+WRITE_FILE = Method(
+    "Trajectories", "WriteFile", trajectories.WriteFileRequest, trajectories.WriteFileResponse
+)
+LIST_FILES = Method(
+    "Trajectories", "ListFiles", trajectories.ListFilesRequest, trajectories.ListFilesResponse
+)
+STAT = Method("Trajectories", "Stat", trajectories.StatRequest, trajectories.StatResponse)
+
+STATUS = Method("Cluster", "Status", cluster.StatusRequest, cluster.StatusResponse)
+WATCH = Method("Cluster", "Watch", cluster.WatchRequest, cluster.StatusResponse)

@@ -1,0 +1,344 @@
+"""Arguments of the SDK to wire messages, checked before anything is sent.
+
+Only what can be judged without the server is judged here, with the argument's name in the error;
+images, quotas and capacities are the server's to know.
+"""
+
+from __future__ import annotations
+
+import json as json_module
+import math
+import re
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any, NoReturn
+
+from ..errors import InvalidRequest, TooLarge
+from ..managers.sizes import parse_size
+from ..v1 import trajectories_pb2, types_pb2
+from .connection import MESSAGE_BYTES_MAX
+from .ids import new_id
+
+Cores = int | tuple[int, int] | AbstractSet[int]
+"""A number, an inclusive range (low, high), or a set of exactly these."""
+Command = str | Sequence[str]
+"""A line for the trajectory's shell, or an argv."""
+
+CORES_MAX = 65_536
+"""More than any machine has: a typo lands above it."""
+STDIN_BYTES_MAX = 8 << 20
+"""Standard input travels in the request; more is a file."""
+OUTPUT_BYTES_MAX = 8 << 20
+"""Kept of stdout and of stderr each: both travel in one answer."""
+TIME_S_MAX = 30 * 24 * 3600.0
+"""30 days; larger values are milliseconds by mistake."""
+ACTION_BYTES_MAX = MESSAGE_BYTES_MAX - 4096
+"""A little is left for the message around the action."""
+
+STATES = {
+    "waiting": types_pb2.STATE_WAITING,
+    "preparing": types_pb2.STATE_PREPARING,
+    "running": types_pb2.STATE_RUNNING,
+    "finished": types_pb2.STATE_FINISHED,
+    "failed": types_pb2.STATE_FAILED,
+    "cancelled": types_pb2.STATE_CANCELLED,
+    "expired": types_pb2.STATE_EXPIRED,
+}
+
+_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+
+
+def identifier(value: object, field: str) -> str:
+    """An id or a task's name: 1-64 characters of A-Z a-z 0-9 . _ : -"""
+    if isinstance(value, str) and _ID.fullmatch(value):
+        return value
+    _refuse(field, "1-64 characters of A-Z a-z 0-9 . _ : -", value)
+
+
+def new_or(id: str | None, field: str = "id") -> str:
+    """The id, checked, or a new one."""
+    return new_id() if id is None else identifier(id, field)
+
+
+def seconds(value: object, field: str) -> float:
+    """A time span above 0 and at most 30 days."""
+    number = _number(value, field, "seconds as a number above 0")
+    if 0 < number <= TIME_S_MAX:
+        return number
+    _refuse(field, f"seconds above 0 and at most {TIME_S_MAX:.0f} (30 days)", value)
+
+
+def seconds_or_zero(value: object, field: str) -> float:
+    return 0.0 if value == 0 else seconds(value, field)
+
+
+def size(value: int | str, field: str, limit_bytes: int | None = None) -> int:
+    """Bytes above 0, from an int or from text such as 512Mi."""
+    try:
+        size_bytes = parse_size(value)
+    except ValueError as error:
+        raise InvalidRequest(f"{field}: {error}", field=field) from None
+    if size_bytes == 0:
+        _refuse(field, "a size above 0, such as 512Mi", value)
+    if limit_bytes is not None and size_bytes > limit_bytes:
+        _refuse(field, f"at most {limit_bytes >> 20}Mi", value)
+    return size_bytes
+
+
+def file_mode(mode: int) -> int:
+    return _integer(mode, "mode", 0, 0o7777)
+
+
+def state(name: str) -> types_pb2.State:
+    """The wire's value of a state's name."""
+    if name not in STATES:
+        _refuse("states", f"of {', '.join(STATES)}", name)
+    return STATES[name]
+
+
+def trajectory(
+    *,
+    id: str | None,
+    task: str,
+    image: str | None,
+    group: str | None,
+    step: int | None,
+    priority: int,
+    labels: Mapping[str, str],
+    memory: int | str,
+    disk: int | str,
+    shm: int | str,
+    network: str,
+    user: str | None,
+    workdir: str | None,
+    env: Mapping[str, str] | None,
+    shell: Sequence[str] | None,
+    concurrency: int,
+    ttl: float | None,
+) -> trajectories_pb2.TrajectorySpec:
+    """The spec of a new trajectory. Raises InvalidRequest with the argument to blame."""
+    if network not in ("none", "egress"):
+        _refuse("network", "none or egress", network)
+    if isinstance(shell, str):
+        _refuse("shell", "a list such as ['bash', '-c']", shell)
+    return trajectories_pb2.TrajectorySpec(
+        id=new_or(id),
+        task=task,
+        image=_text(image, "image"),
+        group=_text(group, "group"),
+        step=_step(step),
+        priority=_integer(priority, "priority", -1_000_000, 1_000_000),
+        labels=_texts(labels, "labels"),
+        memory_bytes=size(memory, "memory"),
+        disk_bytes=size(disk, "disk"),
+        shm_bytes=size(shm, "shm"),
+        network=network,
+        user=_text(user, "user"),
+        workdir=_text(workdir, "workdir"),
+        env=_texts(env, "env"),
+        shell=_words(shell or (), "shell"),
+        concurrency=_integer(concurrency, "concurrency", 1, 256),
+        ttl_s=None if ttl is None else seconds(ttl, "ttl"),
+    )
+
+
+def action(
+    *,
+    id: str | None,
+    task: str,
+    trajectory: str = "",
+    group: str = "",
+    step: int | None = None,
+    priority: int = 0,
+    labels: Mapping[str, str],
+    timeout: float | None = None,
+    deadline: float | None = None,
+) -> types_pb2.ActionSpec:
+    """What all kinds of actions share; `exec_into`, `call_into` and `permit_into` add the rest."""
+    return types_pb2.ActionSpec(
+        id=new_or(id),
+        task=task,
+        trajectory=trajectory,
+        group=group,
+        step=step,
+        priority=_integer(priority, "priority", -1_000_000, 1_000_000),
+        labels=_texts(labels, "labels"),
+        timeout_s=0.0 if timeout is None else seconds(timeout, "timeout"),
+        deadline_s=None if deadline is None else seconds(deadline, "deadline"),
+    )
+
+
+def exec_into(
+    spec: types_pb2.ActionSpec,
+    command: Command,
+    *,
+    cores: Cores,
+    cwd: str | None,
+    env: Mapping[str, str] | None,
+    stdin: str | bytes | None,
+    user: str | None,
+    idempotent: bool,
+    duration: float | None,
+    elasticity: Mapping[int, float] | None,
+    max_output: int | str,
+) -> None:
+    """Make it a command. Raises InvalidRequest with the argument to blame."""
+    body = types_pb2.Exec(
+        cwd=_text(cwd, "cwd"),
+        env=_texts(env, "env"),
+        stdin=_stdin(stdin),
+        user=_text(user, "user"),
+        max_output_bytes=size(max_output, "max_output", OUTPUT_BYTES_MAX),
+    )
+    if isinstance(command, str):
+        if not command.strip():
+            _refuse("command", "a shell line or a list of words that is not empty", command)
+        body.shell_command = _text(command, "command")
+    else:
+        body.argv.extend(_words(command, "command"))
+        if not body.argv or not body.argv[0]:
+            _refuse("command", "a list whose first word names a program", list(command))
+    spec.exec.CopyFrom(body)
+    spec.cores.CopyFrom(_amounts(cores))
+    spec.idempotent = idempotent
+    if duration is not None:
+        spec.profile.duration_s = seconds(duration, "duration")
+    for units, efficiency in (elasticity or {}).items():
+        _integer(units, "elasticity", 1, CORES_MAX)
+        share = _number(efficiency, f"elasticity[{units}]", "a number")
+        if not 0 < share <= 1:
+            _refuse(f"elasticity[{units}]", "above 0 and at most 1", efficiency)
+        spec.profile.elasticity[units] = share
+    _check_message(spec)
+
+
+def call_into(
+    spec: types_pb2.ActionSpec,
+    quota: str,
+    url: str,
+    *,
+    amount: int,
+    method: str,
+    headers: Mapping[str, str] | None,
+    json: Any,
+) -> None:
+    """Make it an HTTP request under a quota; `json` other than None becomes its body."""
+    if not url.startswith(("http://", "https://")):
+        _refuse("url", "an absolute http:// or https:// URL", url)
+    all_headers = _texts(headers, "headers")
+    body = b""
+    if json is not None:
+        try:
+            body = json_module.dumps(json, allow_nan=False).encode()
+        except (TypeError, ValueError) as error:
+            raise InvalidRequest(f"json cannot be written as JSON: {error}", field="json") from None
+        if not any(name.lower() == "content-type" for name in all_headers):
+            all_headers["Content-Type"] = "application/json"
+    spec.call.quota = _quota(quota)
+    spec.call.amount = _integer(amount, "amount", 1, 1 << 40)
+    spec.call.url = _text(url, "url")
+    spec.call.method = _text(method, "method")
+    spec.call.headers.update(all_headers)
+    spec.call.body = body
+    _check_message(spec)
+
+
+def permit_into(spec: types_pb2.ActionSpec, quota: str, amount: int) -> None:
+    """Make it a permit of a quota."""
+    spec.permit.quota = _quota(quota)
+    spec.permit.amount = _integer(amount, "amount", 1, 1 << 40)
+
+
+def _amounts(cores: Cores) -> types_pb2.Amounts:
+    right = "a number, a range (low, high) or a set such as {1, 2, 4}"
+    if isinstance(cores, tuple):
+        if len(cores) != 2:
+            _refuse("cores", right, cores)
+        low, high = (_integer(bound, "cores", 1, CORES_MAX) for bound in cores)
+        if low > high:
+            _refuse("cores", "a range (low, high) with low <= high", cores)
+        return types_pb2.Amounts(min=low, max=high)
+    if isinstance(cores, AbstractSet):
+        if not cores:
+            _refuse("cores", right, cores)
+        values = sorted(_integer(value, "cores", 1, CORES_MAX) for value in cores)
+        return types_pb2.Amounts(values=values)
+    return types_pb2.Amounts(values=[_integer(cores, "cores", 1, CORES_MAX)])
+
+
+def _stdin(stdin: str | bytes | None) -> bytes:
+    data = stdin.encode() if isinstance(stdin, str) else stdin or b""
+    if not isinstance(data, bytes | bytearray | memoryview):
+        _refuse("stdin", "str or bytes", stdin)
+    if len(data) > STDIN_BYTES_MAX:
+        raise TooLarge(
+            f"stdin has {len(data)} bytes, the limit is {STDIN_BYTES_MAX >> 20} MiB: "
+            "write a file with write_file or upload and read that",
+            field="stdin",
+        )
+    return bytes(data)
+
+
+def _check_message(spec: types_pb2.ActionSpec) -> None:
+    size_bytes = spec.ByteSize()
+    if size_bytes > ACTION_BYTES_MAX:
+        raise TooLarge(
+            f"the action has {size_bytes} bytes, the limit of a message is "
+            f"{MESSAGE_BYTES_MAX >> 20} MiB: pass less, or use a file",
+            field="json" if spec.HasField("call") else "command",
+        )
+
+
+def _quota(name: str) -> str:
+    if not name:
+        _refuse("quota", "the name of a quota", name)
+    return _text(name, "quota")
+
+
+def _step(step: int | None) -> int | None:
+    return None if step is None else _integer(step, "step", 0, 1 << 53)
+
+
+def _words(words: Sequence[str], field: str) -> list[str]:
+    return [_text(word, f"{field}[{index}]") for index, word in enumerate(words)]
+
+
+def _texts(values: Mapping[str, str] | None, field: str) -> dict[str, str]:
+    return {
+        _text(name, field): _text(value, f"{field}[{name}]")
+        for name, value in (values or {}).items()
+    }
+
+
+def _text(value: str | None, field: str) -> str:
+    """Text that can travel: UTF-8 without NUL."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        _refuse(field, "text", value)
+    if "\0" in value:
+        _refuse(field, "text without a NUL byte", value)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        _refuse(field, "text that can be written as UTF-8", value)
+    return value
+
+
+def _integer(value: object, field: str, low: int, high: int) -> int:
+    right = f"an integer from {low} to {high}"
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        _refuse(field, right, value)
+    return value
+
+
+def _number(value: object, field: str, right: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        _refuse(field, right, value)
+    return float(value)
+
+
+def _refuse(field: str, right: str, value: object) -> NoReturn:
+    shown = repr(value)
+    shown = shown if len(shown) <= 80 else shown[:80] + "..."
+    raise InvalidRequest(f"{field} must be {right}, not {shown}", field=field)

@@ -1,0 +1,406 @@
+"""The blocking client: a typed facade over `aio` on this process's background event loop.
+
+Nothing is decided here. Every method hands its arguments to the asynchronous twin of its name and
+waits; `submit` hands them over and does not wait.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar
+
+from ..errors import InvalidRequest
+from .aio import OWN, AsyncClient, TaskFilter
+from .background import background
+from .cluster import ClusterStatus
+from .permits import AsyncPermit
+from .requests import Command, Cores
+from .results import (
+    ActionInfo,
+    CallResult,
+    Copied,
+    Explanation,
+    FileStat,
+    Result,
+    Timing,
+    TrajectoryInfo,
+)
+from .trajectories import AsyncTrajectory, OnOutput
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _wait(work: Coroutine[Any, Any, T]) -> T:
+    return background().run(work)
+
+
+class Client:
+    """Trajectories, actions and quotas of one task at a Tangram server, in blocking code.
+
+    Safe to use from many threads, and after a fork in both processes; connects at first use;
+    pickles to its address and task. Ctrl-C in a call cancels its action. Errors, arguments and
+    answers are those of `AsyncClient`.
+    """
+
+    def __init__(
+        self,
+        server: str | None = None,
+        *,
+        task: str = "default",
+        priority: int = 0,
+        labels: Mapping[str, str] | None = None,
+        lease: float = 60.0,
+    ) -> None:
+        """See `AsyncClient`. Raises InvalidRequest."""
+        self._aio = AsyncClient(server, task=task, priority=priority, labels=labels, lease=lease)
+
+    @property
+    def server(self) -> str:
+        return self._aio.server
+
+    @property
+    def task(self) -> str:
+        return self._aio.task
+
+    def trajectory(
+        self,
+        image: str | None = None,
+        *,
+        id: str | None = None,
+        group: str | None = None,
+        step: int | None = None,
+        priority: int | None = None,
+        labels: Mapping[str, str] | None = None,
+        memory: int | str = "1Gi",
+        disk: int | str = "10Gi",
+        shm: int | str = "64Mi",
+        network: str = "none",
+        user: str | None = None,
+        workdir: str | None = None,
+        env: Mapping[str, str] | None = None,
+        shell: Sequence[str] | None = None,
+        concurrency: int = 1,
+        ttl: float | None = None,
+    ) -> Trajectory:
+        """Open a trajectory; its sandbox starts meanwhile. See `AsyncClient.trajectory`.
+
+        Raises InvalidRequest, NotFound (unknown image), Infeasible, Unsupported, AlreadyExists.
+        """
+        trajectory = self._aio.trajectory(
+            image,
+            id=id,
+            group=group,
+            step=step,
+            priority=priority,
+            labels=labels,
+            memory=memory,
+            disk=disk,
+            shm=shm,
+            network=network,
+            user=user,
+            workdir=workdir,
+            env=env,
+            shell=shell,
+            concurrency=concurrency,
+            ttl=ttl,
+        )
+        _wait(trajectory.open())
+        return Trajectory(self, trajectory)
+
+    def attach(self, id: str) -> Trajectory:
+        """A trajectory that another process of the task has opened. Raises NotFound at use."""
+        return Trajectory(self, self._aio.attach(id))
+
+    def get(self, id: str) -> ActionInfo:
+        """An action as it stands. Raises NotFound."""
+        return _wait(self._aio.get(id))
+
+    def cancel(
+        self,
+        action: str | None = None,
+        trajectory: str | None = None,
+        group: str | None = None,
+        step: int | None = None,
+        reason: str = "",
+        *,
+        task: TaskFilter = OWN,
+    ) -> list[str]:
+        """Cancel the actions that match all that is given. See `AsyncClient.cancel`."""
+        return _wait(self._aio.cancel(action, trajectory, group, step, reason, task=task))
+
+    def list(
+        self,
+        *,
+        task: TaskFilter = OWN,
+        trajectory: str | None = None,
+        group: str | None = None,
+        step: int | None = None,
+        states: Sequence[str] = (),
+        labels: Mapping[str, str] | None = None,
+        limit: int = 1000,
+    ) -> list[ActionInfo]:
+        """At most `limit` matching actions, newest first; of this client's task by default."""
+        return _wait(
+            self._aio.list(
+                task=task,
+                trajectory=trajectory,
+                group=group,
+                step=step,
+                states=states,
+                labels=labels,
+                limit=limit,
+            )
+        )
+
+    def explain(self, id: str) -> Explanation:
+        """Where an action stands and why. Raises NotFound."""
+        return _wait(self._aio.explain(id))
+
+    def quota(self, name: str, amount: int = 1, *, deadline: float | None = None) -> Permit:
+        """A permit for `amount` units: `with client.quota("search"): ...` waits and holds it."""
+        return Permit(self._aio.quota(name, amount, deadline=deadline))
+
+    def call(
+        self,
+        quota: str,
+        url: str,
+        *,
+        method: str = "POST",
+        headers: Mapping[str, str] | None = None,
+        json: Any = None,
+        amount: int = 1,
+        timeout: float = 60.0,
+    ) -> CallResult:
+        """An HTTP request by the server under a quota. See `AsyncClient.call`."""
+        return _wait(
+            self._aio.call(
+                quota,
+                url,
+                method=method,
+                headers=headers,
+                json=json,
+                amount=amount,
+                timeout=timeout,
+            )
+        )
+
+    def status(self) -> ClusterStatus:
+        """Nodes, quotas, queues and tasks now."""
+        return _wait(self._aio.status())
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Start `fn(*args, **kwargs)` and do not wait: `client.submit(t.exec, "make test")`.
+
+        `fn` is a method of this client or of its trajectories; no thread is taken. Cancelling the
+        future cancels the action. Raises InvalidRequest for any other function.
+        """
+        owner = getattr(fn, "__self__", None)
+        twin = getattr(getattr(owner, "_aio", None), getattr(fn, "__name__", ""), None)
+        if not isinstance(owner, Client | Trajectory) or twin is None or fn.__name__ in _INSTANT:
+            raise InvalidRequest(
+                "fn must be a method of a client or a trajectory that asks the server, such as "
+                f"trajectory.exec, not {fn!r}: a ThreadPoolExecutor runs other functions",
+                field="fn",
+            )
+        return background().submit(twin(*args, **kwargs))
+
+    def close(self) -> None:
+        """Give back the connection. Trajectories stay open at the server. Idempotent."""
+        _wait(self._aio.close())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _client, (self._aio,)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.server!r}, task={self.task!r})"
+
+
+_INSTANT = frozenset({"trajectory", "attach", "quota"})
+"""Methods that make an object: their asynchronous twins ask nothing."""
+
+
+class Trajectory:
+    """One rollout and its sandbox, which keeps files and processes between actions.
+
+    `with` closes it. Any process of the task can have it with `client.attach(id)`.
+    """
+
+    def __init__(self, client: Client, trajectory: AsyncTrajectory) -> None:
+        self._client = client
+        self._aio = trajectory
+
+    @property
+    def id(self) -> str:
+        return self._aio.id
+
+    def wait_ready(self, timeout: float | None = None) -> TrajectoryInfo:
+        """Wait until its sandbox has started. Raises Lost, TrajectoryClosed, Expired."""
+        return _wait(self._aio.wait_ready(timeout))
+
+    def exec(
+        self,
+        command: Command,
+        *,
+        cores: Cores = 1,
+        timeout: float = 60.0,
+        deadline: float | None = None,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: str | bytes | None = None,
+        user: str | None = None,
+        check: bool = False,
+        idempotent: bool = False,
+        duration: float | None = None,
+        elasticity: Mapping[int, float] | None = None,
+        max_output: int | str = "1Mi",
+        on_output: OnOutput | None = None,
+        priority: int | None = None,
+        labels: Mapping[str, str] | None = None,
+        id: str | None = None,
+    ) -> Result:
+        """Run a command and wait for its end. See `AsyncTrajectory.exec`.
+
+        `on_output` is called on the client's background thread, where blocking calls of the
+        client are refused.
+        """
+        return _wait(
+            self._aio.exec(
+                command,
+                cores=cores,
+                timeout=timeout,
+                deadline=deadline,
+                cwd=cwd,
+                env=env,
+                stdin=stdin,
+                user=user,
+                check=check,
+                idempotent=idempotent,
+                duration=duration,
+                elasticity=elasticity,
+                max_output=max_output,
+                on_output=on_output,
+                priority=priority,
+                labels=labels,
+                id=id,
+            )
+        )
+
+    def read_file(self, path: str) -> bytes:
+        """A whole file; `path` is absolute or relative to the workdir. Raises FileError."""
+        return _wait(self._aio.read_file(path))
+
+    def read_text(self, path: str) -> str:
+        """A whole file as UTF-8. Raises FileError, UnicodeDecodeError."""
+        return _wait(self._aio.read_text(path))
+
+    def write_file(self, path: str, data: str | bytes, *, mode: int = 0o644) -> None:
+        """Write a whole file at once, making missing folders. Raises FileError."""
+        _wait(self._aio.write_file(path, data, mode=mode))
+
+    def list_files(self, path: str = ".") -> list[FileStat]:
+        """The entries of a folder, sorted by name. Raises FileError."""
+        return _wait(self._aio.list_files(path))
+
+    def stat(self, path: str) -> FileStat:
+        """Of the path itself: a link is not followed. Raises FileError."""
+        return _wait(self._aio.stat(path))
+
+    def upload(self, src: str | os.PathLike[str], dst: str) -> Copied:
+        """Copy a file, or the contents of a folder. See `AsyncTrajectory.upload`."""
+        return _wait(self._aio.upload(src, dst))
+
+    def download(self, src: str, dst: str | os.PathLike[str]) -> Copied:
+        """Copy a file, or the contents of a folder. See `AsyncTrajectory.download`."""
+        return _wait(self._aio.download(src, dst))
+
+    def cancel(self, reason: str = "") -> list[str]:
+        """Cancel all its actions; their processes die. Returns their ids."""
+        return _wait(self._aio.cancel(reason))
+
+    def close(self) -> None:
+        """End it and its sandbox with all its processes. Idempotent."""
+        _wait(self._aio.close())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        _wait(self._aio.__aexit__(kind, error, traceback))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _trajectory, (self._client, self.id)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.id!r})"
+
+
+class Permit:
+    """Units of a quota. `with` waits for them and gives them back."""
+
+    def __init__(self, permit: AsyncPermit) -> None:
+        self._aio = permit
+
+    @property
+    def action_id(self) -> str:
+        return self._aio.action_id
+
+    @property
+    def timing(self) -> Timing | None:
+        """How long it waited, once it is held."""
+        return self._aio.timing
+
+    def acquire(self) -> None:
+        """Wait until it is held. Raises NotFound (unknown quota), Infeasible, Expired, Cancelled."""
+        _wait(self._aio.acquire())
+
+    def release(self) -> None:
+        """Give it back. Idempotent."""
+        _wait(self._aio.release())
+
+    def report(self, *, retry_after: float) -> None:
+        """Give it back and close the quota for `retry_after` seconds, as a provider asked."""
+        _wait(self._aio.report(retry_after=retry_after))
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+def _client(twin: AsyncClient) -> Client:
+    """What unpickling makes."""
+    client = Client.__new__(Client)
+    client._aio = twin
+    return client
+
+
+def _trajectory(client: Client, id: str) -> Trajectory:
+    """What unpickling makes: the same trajectory for another process of the task."""
+    return client.attach(id)

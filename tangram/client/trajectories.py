@@ -1,0 +1,258 @@
+"""A trajectory in asynchronous code: its sandbox, its actions, its files."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from ..errors import Expired, Lost, TangramError, TrajectoryClosed
+from ..v1 import trajectories_pb2 as pb
+from . import requests
+from .connection import tell
+from .files import Files
+from .methods import ATTACH, CLOSE, OPEN
+from .requests import Command, Cores
+from .results import Copied, FileStat, Result, TrajectoryInfo, result_from, trajectory_info
+
+if TYPE_CHECKING:
+    from .aio import AsyncClient
+
+READY_POLL_S = 60.0
+"""Of one question for readiness: a server that restarts is asked again."""
+
+OnOutput = Callable[[str, bytes], object]
+"""Called with "stdout" or "stderr" and the next bytes of it."""
+
+
+class AsyncTrajectory:
+    """One rollout and its sandbox, which keeps files and processes between actions.
+
+    It opens at its first use, or at `async with`, which also closes it. Any process of the task
+    can have it with `client.attach(id)`.
+    """
+
+    def __init__(self, client: AsyncClient, spec: pb.TrajectorySpec, *, attached: bool) -> None:
+        self._client = client
+        self._spec = spec
+        self._files = Files(client.connection, spec.id)
+        self._attached = attached
+        self._open = False
+        self._closed = False
+
+    @property
+    def id(self) -> str:
+        return self._spec.id
+
+    async def open(self) -> TrajectoryInfo:
+        """Have it opened, which needs no waiting for the sandbox. The same again is no harm.
+
+        Raises NotFound (unknown image), Infeasible, Unsupported, AlreadyExists.
+        """
+        if self._closed:
+            raise TrajectoryClosed(f"trajectory {self.id} is closed: open a new one")
+        connection = self._client.connection
+        if not self._open:
+            self._open = True
+            self._client.lease.hold()
+        try:
+            if self._attached:
+                attach = pb.AttachRequest(id=self.id)
+                return trajectory_info((await connection.unary(ATTACH, attach)).trajectory)
+            opening = pb.OpenRequest(trajectory=self._spec)
+            return trajectory_info((await connection.unary(OPEN, opening)).trajectory)
+        except asyncio.CancelledError:
+            # The server may have opened it all the same: nobody would close it.
+            self._forget()
+            if not self._attached:
+                await tell(connection, CLOSE, pb.CloseRequest(id=self.id))
+            raise
+        except TangramError:
+            self._forget()
+            raise
+
+    async def wait_ready(
+        self,
+        timeout: float | None = None,  # noqa: ASYNC109 - the server waits, call by call
+    ) -> TrajectoryInfo:
+        """Wait until its sandbox has started, `timeout` seconds at most.
+
+        Raises Lost or SandboxFailed if it never will be, TrajectoryClosed, Expired.
+        """
+        if timeout is not None:
+            requests.seconds_or_zero(timeout, "timeout")
+        await self._ensure_open()
+        give_up_at = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left_s = math.inf if give_up_at is None else max(0.0, give_up_at - time.monotonic())
+            attach = pb.AttachRequest(id=self.id, wait_ready_s=min(left_s, READY_POLL_S))
+            info = trajectory_info((await self._client.connection.unary(ATTACH, attach)).trajectory)
+            if info.state == "ready":
+                return info
+            if info.state == "lost":
+                raise Lost(info.message or f"the sandbox of trajectory {self.id} is gone")
+            if info.state == "closed":
+                raise TrajectoryClosed(f"trajectory {self.id} is closed: open a new one")
+            if left_s == 0:
+                raise Expired(f"trajectory {self.id} is still {info.state} after {timeout:g} s")
+
+    async def exec(
+        self,
+        command: Command,
+        *,
+        cores: Cores = 1,
+        timeout: float = 60.0,  # noqa: ASYNC109 - the run's limit, kept by the server
+        deadline: float | None = None,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: str | bytes | None = None,
+        user: str | None = None,
+        check: bool = False,
+        idempotent: bool = False,
+        duration: float | None = None,
+        elasticity: Mapping[int, float] | None = None,
+        max_output: int | str = "1Mi",
+        on_output: OnOutput | None = None,
+        priority: int | None = None,
+        labels: Mapping[str, str] | None = None,
+        id: str | None = None,
+    ) -> Result:
+        """Run a command: a list is an argv, a str runs in the trajectory's shell.
+
+        `cores` is a number, an inclusive range (low, high) or a set of exactly these; of the last
+        two the scheduler picks, and `{cores}` in the command is replaced by the number.
+        `timeout` counts the run only, `deadline` counts from now. `duration` (seconds with one
+        core) and `elasticity` (cores -> E, duration(m) = duration / (E m)) are what is known of
+        it beforehand. `on_output(stream, bytes)` is called on the event loop while it runs.
+
+        What the command did is the result. Raises CommandFailed with `check`, InvalidRequest,
+        Infeasible, TrajectoryClosed, Cancelled, Expired, and InfraError for what is not the
+        command's fault. Cancelling the task cancels the action.
+        """
+        spec = requests.action(
+            id=id,
+            task=self._client.task,
+            trajectory=self.id,
+            group=self._spec.group,
+            step=self._spec.step if self._spec.HasField("step") else None,
+            priority=priority or 0,
+            labels={**self._spec.labels, **(labels or {})},
+            timeout=timeout,
+            deadline=deadline,
+        )
+        requests.exec_into(
+            spec,
+            command,
+            cores=cores,
+            cwd=cwd,
+            env=env,
+            stdin=stdin,
+            user=user,
+            idempotent=idempotent,
+            duration=duration,
+            elasticity=elasticity,
+            max_output=max_output,
+        )
+        began = time.perf_counter()
+        await self._ensure_open()
+        action = await self._client.run_action(spec, on_output)
+        result = result_from(action, time.perf_counter() - began)
+        return result.check() if check else result
+
+    async def read_file(self, path: str) -> bytes:
+        """A whole file; `path` is absolute or relative to the workdir. Raises FileError."""
+        await self._ensure_open()
+        return await self._files.read(path)
+
+    async def read_text(self, path: str) -> str:
+        """A whole file as UTF-8. Raises FileError, UnicodeDecodeError."""
+        return (await self.read_file(path)).decode()
+
+    async def write_file(self, path: str, data: str | bytes, *, mode: int = 0o644) -> None:
+        """Write a whole file at once, making missing folders. Raises FileError."""
+        requests.file_mode(mode)
+        content = data.encode() if isinstance(data, str) else data
+        await self._ensure_open()
+        await self._files.write(path, content, mode)
+
+    async def list_files(self, path: str = ".") -> list[FileStat]:
+        """The entries of a folder, sorted by name. Raises FileError."""
+        await self._ensure_open()
+        return await self._files.list(path)
+
+    async def stat(self, path: str) -> FileStat:
+        """Of the path itself: a link is not followed. Raises FileError."""
+        await self._ensure_open()
+        return await self._files.stat(path)
+
+    async def upload(self, src: str | os.PathLike[str], dst: str) -> Copied:
+        """Copy a file to `dst`, or the contents of a folder into the folder `dst`.
+
+        Links and empty folders are left out; the links are named in the answer. Raises FileError,
+        InvalidRequest, OSError of this machine.
+        """
+        await self._ensure_open()
+        return await self._files.upload(Path(src), dst)
+
+    async def download(self, src: str, dst: str | os.PathLike[str]) -> Copied:
+        """Copy a file to `dst`, or the contents of a folder into the folder `dst`.
+
+        Writes only below `dst`: links of the sandbox are left out and named in the answer, links
+        of this machine are not followed. Raises FileError, OSError of this machine.
+        """
+        await self._ensure_open()
+        return await self._files.download(src, Path(dst))
+
+    async def cancel(self, reason: str = "") -> list[str]:
+        """Cancel all its actions; their processes die. Returns their ids."""
+        return await self._client.cancel(trajectory=self.id, reason=reason)
+
+    async def close(self) -> None:
+        """End it and its sandbox with all its processes. Idempotent."""
+        if self._open:
+            await self._client.connection.unary(CLOSE, pb.CloseRequest(id=self.id))
+            self._forget()
+        self._closed = True
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            await self.close()
+            return
+        # What went wrong inside says more than a close that fails for the same reason.
+        with suppress(TangramError):
+            await self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _attach, (self._client, self.id)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.id!r})"
+
+    async def _ensure_open(self) -> None:
+        if self._closed or not self._open:
+            await self.open()
+
+    def _forget(self) -> None:
+        if self._open:
+            self._open = False
+            self._client.lease.let_go()
+
+
+def _attach(client: AsyncClient, id: str) -> AsyncTrajectory:
+    """What unpickling makes: the same trajectory for another process of the task."""
+    return client.attach(id)

@@ -1,0 +1,75 @@
+"""The examples as their READMEs say: against `tangram serve` in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+START_S = 30
+EXAMPLE_S = 50
+STOP_S = 20
+PARTS = ("queue", "prepare", "run", "overhead", "act")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    command = [sys.executable, "-m", "tangram.cli", "serve"]
+    command += ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        ready = process.stdout.readline().split()
+        assert ready[:2] == ["tangram", "ready"], ready
+        yield ready[2].removeprefix("grpc=")
+        process.terminate()
+        try:
+            process.wait(STOP_S)
+        finally:
+            process.kill()
+
+
+def run(example: str, *arguments: str) -> str:
+    """What it printed; it must end well and say nothing on stderr."""
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / example / "main.py", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=EXAMPLE_S,
+        env={name: value for name, value in os.environ.items() if name != "TANGRAM_SERVER"},
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return done.stdout
+
+
+def test_the_first_action_prints_its_result_and_timing(server: str) -> None:
+    answer, verdict, *timing = run("01_first_action", "--server", server).splitlines()
+    assert answer == "6 * 7 = 42, computed on 1 core(s)"
+    assert verdict.startswith("exit code 0, finished, on ")
+    milliseconds = {line.split()[0]: float(line.split()[1]) for line in timing}
+    assert tuple(milliseconds) == PARTS
+    act = milliseconds.pop("act")
+    assert sum(milliseconds.values()) == pytest.approx(act, abs=0.5)
+
+
+def test_the_agent_loop_mends_every_program(server: str) -> None:
+    verdict, head, *table = run(
+        "02_agent_loop", "--server", server, "--trajectories", "12", "--seed", "7"
+    ).splitlines()
+    assert verdict == "12 of 12 programs failed their test first and passed it when mended"
+    assert head.split() == ["mean", "p95"]
+    assert tuple(line.split()[0] for line in table) == PARTS
+
+
+@pytest.mark.parametrize("example", ["01_first_action", "02_agent_loop"])
+def test_every_readme_names_its_two_commands(example: str) -> None:
+    readme = (EXAMPLES / example / "README.md").read_text()
+    assert "    tangram serve\n" in readme
+    assert f"    python examples/{example}/main.py" in readme
