@@ -51,6 +51,7 @@ class SandboxCgroup:
     ) -> None:
         self._dialect = dialect
         self._folders = dict(folders)
+        self._files: dict[tuple[str, str], Path] = {}
         self._all_cores = all_cores
 
     def add(self, pid: int) -> None:
@@ -149,21 +150,26 @@ class SandboxCgroup:
         self._apply(Setting("freezer", "freezer.state", "THAWED"))
 
     def _exists(self, setting: Setting) -> bool:
-        return (self._folders[setting.controller] / setting.file).exists()
+        return self._file(setting.controller, setting.file).exists()
 
     def _apply(self, setting: Setting) -> None:
         """Write a value, even if it should be there: systemd and `docker update` put values back
         behind our back, and looking first costs as much as writing."""
-        folder = self._folders.get(setting.controller)
-        if folder is not None:
-            _write(folder / setting.file, setting.value)
+        if setting.controller in self._folders:
+            _write(self._file(setting.controller, setting.file), setting.value)
+
+    def _file(self, controller: str, file: str) -> Path:
+        """Made once: joining paths costs as much as the write itself."""
+        path = self._files.get((controller, file))
+        if path is None:
+            path = self._files[controller, file] = self._folders[controller] / file
+        return path
 
     def _count(self, counter: Counter) -> float:
-        folder = self._folders.get(counter.controller)
-        if folder is None:
+        if counter.controller not in self._folders:
             return 0.0
         try:
-            text = _read(folder / counter.file)
+            text = _read(self._file(counter.controller, counter.file))
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENODEV):
                 return 0.0  # The group is gone, or this kernel does not count it.

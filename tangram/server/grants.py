@@ -151,9 +151,11 @@ class GrantRun:
         self, state: State, *, result: RunResult | None = None, error: TangramError | None = None
     ) -> None:
         if self.record.finish(self._clock(), state, result=result, error=error):
-            self._ended(self.record)
+            # After whoever waits for the end was woken.
+            asyncio.get_running_loop().call_soon(self._ended, self.record)
 
     async def _release(self) -> None:
+        await asyncio.sleep(0)  # Whoever waits for the end is answered first.
         for (manager, _), lease in zip(self._owners, self._leases, strict=False):
             try:
                 await manager.release(lease)
