@@ -201,6 +201,7 @@ async def test_the_same_id_and_body_again_is_the_same_action_and_runs_once(world
     first = await ended(world, await world.submit("echo once", id="same"))
     again = await world.submit("echo once", id="same")
     assert again is first
+    await settled(lambda: world.node.free_cores == 2)
     assert [call for call, what in world.node.calls if what == "same"] == [
         "acquire",
         "run",

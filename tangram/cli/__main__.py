@@ -1,0 +1,5 @@
+"""`python -m tangram.cli`: the same as the command `tangram`."""
+
+from . import main
+
+main()

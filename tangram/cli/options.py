@@ -1,0 +1,68 @@
+"""The options that several commands share, and the reading of their values. No IO."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+DEFAULT_SERVER = "127.0.0.1:7070"
+
+Server = Annotated[
+    str,
+    typer.Option(
+        envvar="TANGRAM_SERVER",
+        metavar="HOST:PORT",
+        help="The server's gRPC address.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of tables.")]
+ActionId = Annotated[str, typer.Argument(metavar="ACTION", help="The id of an action.")]
+
+
+class Network(StrEnum):
+    """What a sandbox may reach."""
+
+    NONE = "none"
+    EGRESS = "egress"
+
+
+_RANGE = re.compile(r"(\d+)-(\d+)")
+
+
+def parse_cores(text: str) -> int | tuple[int, int] | set[int]:
+    """`4`, an inclusive range `1-8`, or a set `1,2,4`. Raises typer.BadParameter."""
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    bounds = _RANGE.fullmatch(text)
+    if bounds is not None:
+        low, high = int(bounds[1]), int(bounds[2])
+        if 0 < low <= high:
+            return low, high
+    values = text.split(",")
+    if len(values) > 1 and all(value.isdecimal() and int(value) > 0 for value in values):
+        return {int(value) for value in values}
+    raise typer.BadParameter(
+        f"{text!r} is not a number of cores: write 4, a range 1-8, or a set 1,2,4"
+    )
+
+
+def parse_environment(pairs: list[str]) -> dict[str, str]:
+    """`K=V` each. Raises typer.BadParameter."""
+    for pair in pairs:
+        if "=" not in pair or pair.startswith("="):
+            raise typer.BadParameter(f"{pair!r} is not a variable: write NAME=VALUE")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def parse_uploads(pairs: list[str]) -> list[tuple[str, str]]:
+    """`SRC:DST` each, split at the last colon. Raises typer.BadParameter."""
+    uploads = []
+    for pair in pairs:
+        source, separator, target = pair.rpartition(":")
+        if not (separator and source and target):
+            raise typer.BadParameter(f"{pair!r} is not an upload: write SOURCE:TARGET")
+        uploads.append((source, target))
+    return uploads

@@ -1,0 +1,186 @@
+"""`tangram run`: one command in a sandbox of its own, as if it ran here.
+
+Its output arrives live on our stdout and stderr, byte for byte; its exit code is ours. Ctrl-C and
+SIGTERM cancel the action and close the sandbox before we end.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import TangramError
+from .connect import connected
+from .documents import failure_json, result_json
+from .options import (
+    DEFAULT_SERVER,
+    Json,
+    Network,
+    Server,
+    parse_cores,
+    parse_environment,
+    parse_uploads,
+)
+from .terminal import (
+    EXIT_TANGRAM_FAILED,
+    EXIT_TIMED_OUT,
+    complain,
+    give_up,
+    print_json,
+    run_until_done,
+    write_output,
+)
+
+if TYPE_CHECKING:
+    from ..client import Result
+
+STDIN_BYTES_MAX = 16 << 20
+"""Standard input travels with the request, in one message; more is a file: use --upload."""
+EXIT_KILLED = 128 + 9
+"""Of a command that a limit killed before it had an exit code."""
+
+
+EXAMPLES = """Examples:
+
+tangram run -- python3 -c 'print(6 * 7)'
+
+tangram run --cores 1-8 --upload .:/workspace -- make -j{cores} test
+
+tangram run --image python:3.12 --network egress -- pip install rich"""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the options ask for, read and checked."""
+
+    command: list[str]
+    trajectory: dict[str, Any]
+    action: dict[str, Any]
+    uploads: Sequence[tuple[str, str]]
+
+
+def run(
+    command: Annotated[list[str], typer.Argument(metavar="CMD", help="Command and arguments.")],
+    image: Annotated[
+        str | None,
+        typer.Option(
+            metavar="IMAGE", help="Container image; without it the server's own programs."
+        ),
+    ] = None,
+    cores: Annotated[
+        str,
+        typer.Option(
+            metavar="N|A-B|A,B",
+            help="Cores: a number, a range or a set; of the last two the scheduler picks, and {cores} in CMD is replaced.",
+        ),
+    ] = "1",
+    memory: Annotated[str, typer.Option(metavar="SIZE", help="Memory of the sandbox.")] = "512Mi",
+    timeout: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS", help="How long the command may run; waiting does not count."
+        ),
+    ] = 60.0,
+    task: Annotated[str, typer.Option(metavar="T", help="The task that it counts to.")] = "default",
+    env: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-e", "--env", metavar="K=V", help="Set an environment variable; may be repeated."
+        ),
+    ] = None,
+    workdir: Annotated[
+        str | None,
+        typer.Option("-w", "--workdir", metavar="DIR", help="Working directory in the sandbox."),
+    ] = None,
+    user: Annotated[
+        str | None, typer.Option("-u", "--user", metavar="USER", help="User in the sandbox.")
+    ] = None,
+    network: Annotated[
+        Network, typer.Option(help="Whether it may connect to the outside.")
+    ] = Network.NONE,
+    stdin: Annotated[
+        bool, typer.Option("--stdin", help="Hand our standard input to the command.")
+    ] = False,
+    upload: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SRC:DST",
+            help="Copy a local file or folder into the sandbox first; may be repeated.",
+        ),
+    ] = None,
+    as_json: Json = False,
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """Run one command in a sandbox of its own and exit with its code.
+
+    Other codes: 124 it timed out, 125 Tangram failed, 126 and 127 as a shell, 130 Ctrl-C.
+    """
+    order = Order(
+        command=command,
+        trajectory={
+            "image": image,
+            "memory": memory,
+            "network": network.value,
+            "user": user,
+            "workdir": workdir,
+            "env": parse_environment(env or []),
+        },
+        action={
+            "cores": parse_cores(cores),
+            "timeout": timeout,
+            "stdin": _standard_input() if stdin else None,
+        },
+        uploads=parse_uploads(upload or []),
+    )
+    try:
+        result = run_until_done(_execute(order, server, task, live=not as_json))
+    except TangramError as error:
+        if as_json:
+            print_json(failure_json(error))
+        give_up(error, EXIT_TANGRAM_FAILED)
+    if as_json:
+        print_json(result_json(result))
+    code, remark = verdict(result, timeout)
+    if remark:
+        complain(remark)
+    raise typer.Exit(code)
+
+
+async def _execute(order: Order, server: str, task: str, *, live: bool) -> Result:
+    async with (
+        connected(server, task) as client,
+        client.trajectory(**order.trajectory) as sandbox,
+    ):
+        for source, target in order.uploads:
+            await sandbox.upload(source, target)
+        on_output = write_output if live else None
+        return await sandbox.exec(order.command, on_output=on_output, **order.action)
+
+
+def _standard_input() -> bytes:
+    data = sys.stdin.buffer.read(STDIN_BYTES_MAX + 1)
+    if len(data) > STDIN_BYTES_MAX:
+        give_up(
+            f"standard input is larger than {STDIN_BYTES_MAX >> 20} MiB: put it in a file and use"
+            " --upload",
+            EXIT_TANGRAM_FAILED,
+        )
+    return data
+
+
+def verdict(result: Result, timeout_s: float) -> tuple[int, str]:
+    """Our exit code for a result, and what to remark on stderr, if anything."""
+    if result.outcome == "timed_out":
+        return EXIT_TIMED_OUT, f"timed out after {timeout_s:g} s; --timeout allows more"
+    code = result.exit_code
+    if code is None:
+        code = EXIT_KILLED
+    elif code < 0:
+        code = 128 - code
+    if result.outcome == "finished":
+        return code, ""
+    return code or EXIT_KILLED, f"the command ran {result.outcome.replace('_', ' ')}"
