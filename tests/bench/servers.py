@@ -18,7 +18,7 @@ from typing import Any
 
 IMAGE = "tangram-test:latest"
 SWEREX_IMAGE = "tangram-bench-swerex:latest"
-SWEREX_PACKAGES = "/opt/swerex"
+SWEREX = "/opt/swerex"
 
 
 @contextmanager
@@ -54,11 +54,15 @@ def build_swerex_image() -> None:
     try:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*pip, "--target", folder / "packages", f"swe-rex=={version}"], check=True)
+        (folder / "libraries").mkdir()
+        for library in _shared_libraries(folder / "packages"):
+            shutil.copy(library, folder / "libraries")
         (folder / "swerex-remote").write_text(
-            f'#!/bin/sh\nPYTHONPATH={SWEREX_PACKAGES} exec python3 -m swerex.server "$@"\n'
+            f"#!/bin/sh\nexport PYTHONPATH={SWEREX}/packages LD_LIBRARY_PATH={SWEREX}/libraries\n"
+            'exec python3 -m swerex.server "$@"\n'
         )
         (folder / "Dockerfile").write_text(
-            f"FROM {IMAGE}\nCOPY packages {SWEREX_PACKAGES}\n"
+            f"FROM {IMAGE}\nCOPY packages {SWEREX}/packages\nCOPY libraries {SWEREX}/libraries\n"
             "COPY swerex-remote /usr/local/bin/swerex-remote\n"
             f"RUN chmod 755 /usr/local/bin/swerex-remote\nLABEL bench={label}\n"
         )
@@ -66,6 +70,15 @@ def build_swerex_image() -> None:
         subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
     finally:
         shutil.rmtree(folder)
+
+
+def _shared_libraries(packages: Path) -> set[Path]:
+    """What the compiled modules need beyond the C library, which the image has."""
+    needed: set[Path] = set()
+    for module in packages.rglob("*.so"):
+        listed = subprocess.run(["ldd", module], capture_output=True, text=True, check=True)
+        needed |= {Path(line.split()[2]) for line in listed.stdout.splitlines() if "=> /" in line}
+    return {library for library in needed if not library.name.startswith("libc.so")}
 
 
 @asynccontextmanager
