@@ -27,7 +27,11 @@ class TemporaryError(ManagerError):
 
 
 class PermanentError(ManagerError):
-    """No retry will help."""
+    """No retry will help. `field` is what of the request is to blame, where something is."""
+
+    def __init__(self, message: str, *, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class Unsupported(PermanentError):
@@ -42,7 +46,7 @@ class UnknownImage(PermanentError):
     """No image or root file system of that name can be had on this node."""
 
     def __init__(self, image: str, message: str) -> None:
-        super().__init__(message)
+        super().__init__(message, field="image")
         self.image = image
 
 

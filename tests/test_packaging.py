@@ -111,7 +111,7 @@ def test_the_wheel_holds_every_module_and_nothing_else(tmp_path: Path) -> None:
     assert {name for name in names if name.endswith((".py", ".typed"))} == {
         name for name in wanted if not name.endswith(".pyi")
     }
-    assert "tangram/managers/cpu/sandbox/agent.py" in names
+    assert "tangram/managers/cpu/sandbox/agent/main.py" in names
 
 
 def test_the_cores_dependencies_are_few_and_wide() -> None:

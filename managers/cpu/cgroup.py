@@ -87,10 +87,10 @@ class SandboxCgroup:
         self._apply(self._dialect.weight(len(cores)))
 
     def park(self, cores: tuple[int, ...] = ()) -> None:
-        """On these cores, or on all, with the least weight: it runs only where nobody else does."""
+        """On these cores, or on all, with the least weight: it runs only where nobody else does.
+        The quota of the last grant stays: what idles needs no more."""
         self._apply(self._dialect.weight(0))
         self._apply(self._dialect.cpuset(cores or self._all_cores))
-        self._apply(self._dialect.quota(None))
 
     def boost(self, on: bool) -> None:
         """The weight of one core for a parked sandbox, or the least again."""

@@ -48,8 +48,8 @@ def make_claim(config: NodeConfig) -> Claim:
     return Claim(
         pool,
         parking,
-        config.memory or int(found_memory_bytes() * MEMORY_SHARE),
-        config.disk or shutil.disk_usage(config.state).free,
+        config.memory or _whole_mebibytes(found_memory_bytes() * MEMORY_SHARE),
+        config.disk or _whole_mebibytes(shutil.disk_usage(config.state).free),
     )
 
 
@@ -64,6 +64,11 @@ def found_memory_bytes(limit_files: tuple[Path, ...] = _CGROUP_LIMITS) -> int:
         if text.isdecimal():  # v2 writes "max" where there is no limit
             found = min(found, int(text))
     return found
+
+
+def _whole_mebibytes(size_bytes: float) -> int:
+    """So that errors and status show what was found as people write it."""
+    return int(size_bytes) >> 20 << 20
 
 
 def _claimed_cores(config: NodeConfig) -> tuple[int, ...]:

@@ -39,7 +39,8 @@ from .claim import Claim, make_claim
 from .held import HeldSandbox, Run, judge
 from .launchers import Launchers
 from .sandbox.base import Sandbox
-from .sandbox.channel import AgentResult, Channel
+from .sandbox.channel import Channel
+from .sandbox.messages import AgentResult
 from .spec import check_sizes, with_defaults
 from .watch import DiskWatch
 

@@ -35,13 +35,15 @@ def check_sizes(spec: SandboxSpec, node: str, disk_bytes: int) -> None:
     if memory < MEMORY_BYTES_MIN:
         least = format_size(MEMORY_BYTES_MIN)
         raise PermanentError(
-            f"memory: {format_size(memory)} is too little: ask for {least} or more"
+            f"memory: {format_size(memory)} is too little: ask for {least} or more",
+            field="memory",
         )
     for name, size, most in (("disk", disk, disk_bytes), ("shm", shm, memory)):
         if not 0 < size <= most:
             raise PermanentError(
                 f"{name}: {format_size(size)} cannot be had on node {node}: ask for more than 0 "
-                f"and at most {format_size(most)}"
+                f"and at most {format_size(most)}",
+                field=name,
             )
     if spec.network not in ("none", "egress"):
-        raise PermanentError(f"network: {spec.network!r} must be none or egress")
+        raise PermanentError(f"network: {spec.network!r} must be none or egress", field="network")

@@ -38,7 +38,7 @@ from .terminal import (
 if TYPE_CHECKING:
     from ..client import Result
 
-STDIN_BYTES_MAX = 16 << 20
+STDIN_BYTES_MAX = 2 << 20
 """Standard input travels with the request, in one message; more is a file: use --upload."""
 EXIT_KILLED = 128 + 9
 """Of a command that a limit killed before it had an exit code."""

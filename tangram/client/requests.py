@@ -26,7 +26,7 @@ Command = str | Sequence[str]
 
 CORES_MAX = 65_536
 """More than any machine has: a typo lands above it."""
-STDIN_BYTES_MAX = 8 << 20
+STDIN_BYTES_MAX = 2 << 20
 """Standard input travels in the request; more is a file."""
 OUTPUT_BYTES_MAX = 8 << 20
 """Kept of stdout and of stderr each: both travel in one answer."""

@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
-from itertools import islice
 
 from ..errors import InvalidRequest, NotFound
 from ..managers.base import Stream
@@ -32,6 +31,9 @@ OUTPUT_CHUNK_BYTES = 256 << 10
 
 PAGE_SIZE_DEFAULT = 100
 PAGE_SIZE_MAX = 1000
+
+PAGE_BYTES_MAX = 4 << 20
+"""Of one page of List, which ends early: actions with many labels would not fit in one message."""
 
 
 class ActionsService(ActionsServicer):
@@ -129,13 +131,18 @@ class ActionsService(ActionsServicer):
         states = {domain_state(state) for state in request.states}
         records = _after(self._dispatcher.records(), request.page_token)
         matching = (record for record in records if _matches(record, request, states))
-        chosen = list(islice(matching, size + 1))
-        token = _page_token(chosen[size - 1]) if len(chosen) > size else ""
-        now = self._dispatcher.now()
-        return actions_pb2.ListResponse(
-            actions=[action_message(record, now, output=False) for record in chosen[:size]],
-            next_page_token=token,
-        )
+        answer = actions_pb2.ListResponse()
+        size_bytes, now = 0, self._dispatcher.now()
+        last: ActionRecord | None = None
+        for record in matching:
+            if last is not None and (len(answer.actions) == size or size_bytes > PAGE_BYTES_MAX):
+                answer.next_page_token = _page_token(last)
+                break
+            action = action_message(record, now, output=False)
+            answer.actions.append(action)
+            size_bytes += action.ByteSize()
+            last = record
+        return answer
 
     @method
     async def Explain(

@@ -198,7 +198,7 @@ def _exec(message: types_pb2.Exec, substitute_cores: bool, output_limit_bytes: i
         shell_command=shell_command,
         cwd=validate.path(message.cwd, "exec.cwd"),
         env=env,
-        stdin=message.stdin,
+        stdin=validate.stdin(message.stdin, "exec.stdin"),
         user=validate.user(message.user, "exec.user"),
         max_output_bytes=limit or output_limit_bytes,
         substitute_cores=substitute_cores,

@@ -381,7 +381,7 @@ class Dispatcher:
 
     def _end(self, end: End, now: float) -> None:
         record = self._book.get(end.action)
-        if record.finish(now, end.state, error=from_end(end)):
+        if record.finish(now, end.state, error=from_end(end, record.request.action.kind)):
             self._note_end(record)
 
     def _owners_of(self, grant: Grant) -> list[tuple[Manager, Mapping[ResourceId, int]]]:

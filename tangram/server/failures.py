@@ -48,12 +48,22 @@ def from_manager(error: managers.ManagerError, *, action_id: str = "") -> Tangra
         return FileError(f"{error.code}: {error}", reason=Reason.FILE, field="path")
     for manager_error, client_error, reason in _BY_MANAGER_ERROR:
         if isinstance(error, manager_error):
-            delay_s = error.delay_s if isinstance(error, managers.TemporaryError) else None
-            return client_error(str(error), reason=reason, action_id=action_id, retry_after=delay_s)
+            return client_error(
+                str(error),
+                reason=reason,
+                field=error.field if isinstance(error, managers.PermanentError) else "",
+                action_id=action_id,
+                retry_after=error.delay_s if isinstance(error, managers.TemporaryError) else None,
+            )
     return Internal(str(error), action_id=action_id)
 
 
-def from_end(end: End) -> TangramError:
-    """The client's error for an action that the scheduler ended."""
+def from_end(end: End, kind: str) -> TangramError:
+    """The client's error for an action of a kind (exec, call, permit) that the scheduler ended."""
     client_error, reason = _BY_END_REASON[end.reason]
-    return client_error(end.message, reason=reason, action_id=end.action)
+    field = ""
+    if end.reason is EndReason.UNKNOWN_RESOURCE:
+        field = "quota"
+    elif end.reason is EndReason.INFEASIBLE:
+        field = "cores" if kind == "exec" else "amount"
+    return client_error(end.message, reason=reason, field=field, action_id=end.action)

@@ -21,8 +21,9 @@ LOCK_NAME = "lock"
 
 RUN = Path("/run")
 
-PROBE_BYTES = 64 << 10
-"""Written and removed at the start: a full disk is told then, not by the first sandbox."""
+PROBE_BYTES = 64 << 20
+"""Reserved and given back at the start: room for the sandboxes' interpreter and a little more, so
+that a full disk is told then, not by the first sandbox."""
 
 RUNTIME_PATH_BYTES_MAX = 60
 """The paths of unix sockets end at 107 bytes; a sandbox's id and names come behind this."""
@@ -65,8 +66,8 @@ class StateFolder:
             if descriptor >= 0:
                 os.close(descriptor)
             raise FailedPrecondition(
-                f"state {path} cannot be written: {error.strerror}; make room or name another "
-                "folder with --state",
+                f"state {path} cannot be written: {error.strerror}; make room for "
+                f"{PROBE_BYTES >> 20} MiB or name another folder with --state",
                 field="state",
             ) from error
         return cls(path, descriptor, temporary=temporary)
@@ -83,8 +84,7 @@ class StateFolder:
 
 def _probe(path: Path) -> None:
     with tempfile.TemporaryFile(dir=path, buffering=0) as file:
-        file.write(bytes(PROBE_BYTES))
-        os.fsync(file.fileno())
+        os.posix_fallocate(file.fileno(), 0, PROBE_BYTES)
 
 
 def runtime_folder(port: int) -> Path:

@@ -37,6 +37,8 @@ ARGUMENT_BYTES_MAX = 131_071
 """Linux' MAX_ARG_STRLEN without the final NUL: one argument or variable of a command."""
 COMMAND_BYTES_MAX = 1_900_000
 """Arguments and environment together, below Linux' 2 MiB with room for the sandbox's own."""
+STDIN_BYTES_MAX = 2 << 20
+"""Of one command: it reaches the sandbox in one message together with arguments and environment."""
 OUTPUT_BYTES_MAX = 8 << 20
 """Kept of stdout and of stderr each: both travel in one message."""
 CONCURRENCY_MAX = 256
@@ -202,6 +204,17 @@ def command_size(words: Iterable[str], env: Mapping[str, str], field: str) -> No
             f"{COMMAND_BYTES_MAX}: pass them by stdin or in a file",
             field=field,
         )
+
+
+def stdin(value: bytes, field: str) -> bytes:
+    """What a command reads."""
+    if len(value) <= STDIN_BYTES_MAX:
+        return value
+    raise TooLarge(
+        f"{field} has {len(value)} bytes, the limit is {STDIN_BYTES_MAX >> 20} MiB: write a file "
+        "and read that",
+        field=field,
+    )
 
 
 def user(value: str, field: str) -> str:

@@ -63,7 +63,9 @@ async def _spawn() -> None:
 
 
 def _table(found: dict[str, list[list[float]]], runs: int) -> Table:
-    p50 = {name: Spread(tuple(percentile(run, 0.5) for run in all_)) for name, all_ in found.items()}
+    p50 = {
+        name: Spread(tuple(percentile(run, 0.5) for run in all_)) for name, all_ in found.items()
+    }
     p99 = Spread(tuple(percentile(run, 0.99) for run in found["tangram"]))
     floor = Spread(
         tuple(a + b for a, b in zip(p50["rpc"].values, p50["spawn"].values, strict=True))

@@ -33,7 +33,9 @@ async def measure(runs: int) -> Table:
             await asyncio.gather(*(r.create_session(CreateBashSessionRequest()) for r in runtimes))
             for _ in range(runs):
                 tangram.append(
-                    await _total(*(rate_per_s(lambda t=t: t.exec(["true"]), SECONDS) for t in trajectories))
+                    await _total(
+                        *(rate_per_s(lambda t=t: t.exec(["true"]), SECONDS) for t in trajectories)
+                    )
                 )
                 one_shot.append(
                     await _total(

@@ -34,10 +34,12 @@ def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerPr
     server = ServerProcess(
         tmp_path_factory.mktemp("server"), SETTINGS, {"TANGRAM_TEST_SECRET": SECRET}
     )
-    yield server
-    assert server.alive, server.messages()
-    assert "Traceback" not in server.messages()
-    server.stop()
+    try:
+        yield server
+        assert server.alive, server.messages()
+    finally:
+        server.stop()
+    assert "Traceback" not in server.messages(), server.messages()
     assert server.leftovers() == []
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -16,6 +15,8 @@ from typing import Any
 
 import psutil
 import pytest
+
+from tests.e2e.servers import ServerProcess
 
 TANGRAM = (sys.executable, "-m", "tangram.cli")
 DEADLINE_S = 30.0
@@ -42,22 +43,10 @@ def processes_with(marker: str) -> list[int]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server on free ports with two cores' worth of this machine, as its gRPC address."""
-    log = tmp_path_factory.mktemp("server") / "stderr"
-    command = [*TANGRAM, "serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
-    with (
-        log.open("w") as stderr,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,
-    ):
-        assert process.stdout is not None
-        try:
-            readable, _, _ = select.select([process.stdout], [], [], DEADLINE_S)
-            line = process.stdout.readline() if readable else "nothing in time; "
-            assert line.startswith("tangram ready grpc=127.0.0.1:"), line + log.read_text()
-            yield line.split()[2].removeprefix("grpc=")
-        finally:
-            process.terminate()
-            process.wait(DEADLINE_S)
+    """The address of a server that these tests have for themselves, to see that it is empty."""
+    process = ServerProcess(tmp_path_factory.mktemp("server"))
+    yield process.address
+    process.stop()
 
 
 def tangram(

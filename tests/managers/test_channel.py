@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 
 from tangram.managers.base import ExecSpec, Outcome, Stream
-from tangram.managers.cpu.sandbox import agent as wire
-from tangram.managers.cpu.sandbox.channel import AgentListener, AgentResult, Channel
+from tangram.managers.cpu.sandbox.agent import wire
+from tangram.managers.cpu.sandbox.channel import Channel
+from tangram.managers.cpu.sandbox.listener import AgentListener
+from tangram.managers.cpu.sandbox.messages import AgentResult
 from tangram.managers.errors import FileProblem, PermanentError, SandboxClosed, SandboxDied
 
 HELLO: dict[str, object] = {

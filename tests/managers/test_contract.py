@@ -19,7 +19,6 @@ import pytest_asyncio
 
 from tangram.managers.base import CallSpec, ExecSpec, Outcome, RunRequest, SandboxSpec, Stream
 from tangram.managers.config import NodeConfig
-from tangram.managers.opening import open_cpu_manager
 from tangram.managers.errors import (
     FileProblem,
     LeaseLost,
@@ -28,6 +27,7 @@ from tangram.managers.errors import (
     SandboxDied,
 )
 from tangram.managers.fake import FakeManager
+from tangram.managers.opening import open_cpu_manager
 from tests.managers.contract.commands import FakeCommands, RealCommands
 from tests.managers.contract.node import Node, Recorder, unique
 from tests.waiting import until

@@ -24,7 +24,6 @@ from tangram.managers.base import (
     Stream,
 )
 from tangram.managers.config import NodeConfig
-from tangram.managers.opening import open_cpu_manager
 from tangram.managers.cpu import manager as module
 from tangram.managers.cpu.claim import Claim, found_memory_bytes, make_claim
 from tangram.managers.cpu.cores import CorePool
@@ -42,6 +41,7 @@ from tangram.managers.errors import (
     UnknownImage,
     Unsupported,
 )
+from tangram.managers.opening import open_cpu_manager
 from tangram.scheduler.model import CORES, ResourceId
 from tests.managers.contract.node import Recorder
 from tests.managers.contract.scripted import ScriptedBuilder, ScriptedSandbox

@@ -242,7 +242,7 @@ async def test_root_keeps_what_package_managers_need_and_nothing_else(
         "hostname other",
         "echo 1 > /proc/sys/kernel/panic",
         "echo 0 > /sys/fs/cgroup/cpuset/cpuset.cpus",
-        "touch /.tangram/agent.pyc",
+        "touch /.tangram/agent.code",
         "echo 0-63 > /sys/devices/system/cpu/online",
         "unshare --mount true",
     ):

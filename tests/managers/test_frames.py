@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tangram.managers.cpu.sandbox import agent
+from tangram.managers.cpu.sandbox.agent import wire
 
 SCALARS = (
     st.none()
@@ -22,7 +22,7 @@ KEYS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 VALUES: st.SearchStrategy[Any] = SCALARS
 for _ in range(3):  # As deep as our own messages, well within the limit.
     VALUES = VALUES | st.lists(VALUES, max_size=3) | st.dictionaries(KEYS, VALUES, max_size=3)
-DEPTH = agent.MAX_DEPTH
+DEPTH = wire.MAX_DEPTH
 QUICK = settings(max_examples=60)
 
 
@@ -36,7 +36,7 @@ def nested(depth: int) -> object:
 @QUICK
 @given(VALUES)
 def test_a_value_survives_the_round_trip(value: object) -> None:
-    decoded = agent.decode(agent.encode(value))
+    decoded = wire.decode(wire.encode(value))
     assert decoded == value
     assert type(decoded) is type(value)
 
@@ -45,21 +45,21 @@ def test_a_value_survives_the_round_trip(value: object) -> None:
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes_give_a_value_or_a_value_error(data: bytes) -> None:
     try:
-        value = agent.decode(data)
+        value = wire.decode(data)
     except ValueError:
         return
     # NaN differs from itself: compare what it encodes to.
-    assert agent.encode(agent.decode(agent.encode(value))) == agent.encode(value)
+    assert wire.encode(wire.decode(wire.encode(value))) == wire.encode(value)
 
 
 @QUICK
 @given(VALUES, st.data())
 def test_damaged_bytes_raise_nothing_but_a_value_error(value: object, data: st.DataObject) -> None:
-    encoded = bytearray(agent.encode(value))
+    encoded = bytearray(wire.encode(value))
     at = data.draw(st.integers(0, len(encoded) - 1))
     encoded[at] = data.draw(st.integers(0, 255))
     try:
-        agent.decode(bytes(encoded))
+        wire.decode(bytes(encoded))
     except ValueError:
         return
 
@@ -69,8 +69,8 @@ def test_damaged_bytes_raise_nothing_but_a_value_error(value: object, data: st.D
 def test_messages_come_out_however_the_stream_is_cut(
     messages: list[tuple[str, dict[str, object]]], data: st.DataObject
 ) -> None:
-    stream = b"".join(agent.frame(kind, fields) for kind, fields in messages)
-    reader = agent.FrameReader()
+    stream = b"".join(wire.frame(kind, fields) for kind, fields in messages)
+    reader = wire.FrameReader()
     found: list[tuple[str, dict[str, object]]] = []
     while stream:
         cut = data.draw(st.integers(1, len(stream)))
@@ -95,32 +95,32 @@ def test_messages_come_out_however_the_stream_is_cut(
 )
 def test_what_is_no_value_is_refused_with_a_reason(data: bytes, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        agent.decode(data)
+        wire.decode(data)
 
 
 def test_nesting_is_limited_in_both_directions() -> None:
-    assert agent.decode(agent.encode(nested(DEPTH))) == nested(DEPTH)
+    assert wire.decode(wire.encode(nested(DEPTH))) == nested(DEPTH)
     with pytest.raises(ValueError, match="nested deeper"):
-        agent.encode(nested(DEPTH + 1))
+        wire.encode(nested(DEPTH + 1))
     with pytest.raises(ValueError, match="nested deeper"):
-        agent.decode(b"l\0\0\0\1" * 1000 + b"N")
+        wire.decode(b"l\0\0\0\1" * 1000 + b"N")
 
 
 @pytest.mark.parametrize("value", [1 << 63, object(), {1: 2}, "\ud800", {"a": {3}}])
 def test_what_has_no_encoding_is_refused(value: object) -> None:
     with pytest.raises(ValueError):
-        agent.encode(value)
+        wire.encode(value)
 
 
 def test_a_frame_above_the_limit_is_neither_sent_nor_read() -> None:
     with pytest.raises(ValueError, match="at most 4194304"):
-        agent.frame("exec", {"stdin": b"x" * agent.MAX_FRAME})
+        wire.frame("exec", {"stdin": b"x" * wire.MAX_FRAME})
     with pytest.raises(ValueError, match="at most 4194304"):
-        agent.FrameReader().feed(b"\xff\xff\xff\xff")
+        wire.FrameReader().feed(b"\xff\xff\xff\xff")
 
 
 @pytest.mark.parametrize("value", [1, [], ["exec"], ["exec", 1], [1, {}], ["exec", {}, 3]])
 def test_a_frame_that_is_no_message_is_refused(value: object) -> None:
-    body = agent.encode(value)
+    body = wire.encode(value)
     with pytest.raises(ValueError, match="not a message"):
-        agent.FrameReader().feed(len(body).to_bytes(4, "big") + body)
+        wire.FrameReader().feed(len(body).to_bytes(4, "big") + body)

@@ -13,19 +13,21 @@ import pytest
 from tangram.managers.cpu.sandbox import interpreter
 from tangram.managers.errors import Unsupported
 
-AGENT = Path(interpreter.__file__).with_name("agent.py")
 REPORT = """
 import _struct, select, sys
 def late():
     import missing_everywhere
-print({"arguments": sys.argv[1:], "prefix": sys.prefix, "path": sys.path, "flags": sys.flags.isolated})
+def main(arguments):
+    print({"arguments": arguments, "prefix": sys.prefix, "path": sys.path, "flags": sys.flags.isolated})
 """
 
 
 @pytest.fixture
 def small_agent(tmp_path: Path) -> Path:
-    agent = tmp_path / "agent.py"
-    agent.write_text(REPORT)
+    agent = tmp_path / "agent"
+    agent.mkdir()
+    (agent / "__init__.py").touch()
+    (agent / "main.py").write_text(REPORT)
     return agent
 
 
@@ -46,7 +48,7 @@ def test_the_bundle_runs_its_agent_from_its_own_files_alone(
 def test_no_file_outside_the_bundle_is_mapped_or_imported(
     tmp_path: Path, small_agent: Path
 ) -> None:
-    small_agent.write_text(REPORT + "print(open('/proc/self/maps').read())")
+    (small_agent / "main.py").write_text(REPORT + "    print(open('/proc/self/maps').read())")
     built = interpreter.build(tmp_path / "state", small_agent)
     said = _run(built.command(at=str(built.root)))
     mapped = {word for word in said.split() if word.startswith("/") and ".so" in word}
@@ -55,7 +57,7 @@ def test_no_file_outside_the_bundle_is_mapped_or_imported(
 
 
 def test_the_real_agent_starts_and_says_how_it_is_used(tmp_path: Path) -> None:
-    built = interpreter.build(tmp_path, AGENT)
+    built = interpreter.build(tmp_path)
     command = built.command(at=str(built.root))
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode != 0
@@ -70,7 +72,7 @@ def test_it_is_built_once_and_again_when_the_agent_changes(
     inode = first.root.stat().st_ino
     assert interpreter.build(state, small_agent) == first
     assert first.root.stat().st_ino == inode
-    small_agent.write_text(REPORT + "\n# changed")
+    (small_agent / "main.py").write_text(REPORT + "\n# changed")
     second = interpreter.build(state, small_agent)
     assert second.root != first.root
     assert sorted(path.name for path in state.iterdir()) == sorted(
@@ -111,7 +113,7 @@ def test_a_python_that_cannot_be_moved_is_refused_and_leaves_nothing(
 
 
 def test_only_what_the_agent_needs_is_in_it(tmp_path: Path) -> None:
-    built = interpreter.build(tmp_path, AGENT)
+    built = interpreter.build(tmp_path)
     names = {path.stem.partition(".")[0] for path in built.root.rglob("*.*")}
     assert {"os", "agent"} <= names
     assert names.isdisjoint({"asyncio", "subprocess", "json", "socket", "typing"})

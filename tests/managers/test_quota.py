@@ -26,8 +26,8 @@ from tangram.managers.base import (
     Stream,
 )
 from tangram.managers.config import QuotaConfig
-from tangram.managers.opening import open_quota_manager
 from tangram.managers.errors import LeaseLost, PermanentError, TemporaryError
+from tangram.managers.opening import open_quota_manager
 from tangram.managers.quota import QuotaView
 from tangram.managers.quota.calls import REPLY_BYTES_MAX, RETRY_AFTER_S_MAX, retry_after
 from tangram.managers.quota.manager import QuotaManager

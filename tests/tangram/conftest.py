@@ -14,8 +14,8 @@ import pytest
 from tangram import errors
 from tangram.config import ServerConfig
 from tangram.managers.config import QuotaConfig
-from tangram.managers.opening import open_quota_manager
 from tangram.managers.fake import FakeManager
+from tangram.managers.opening import open_quota_manager
 from tangram.server.app import Server
 from tangram.server.service import MESSAGE_BYTES_MAX
 from tangram.v1 import (

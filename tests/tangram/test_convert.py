@@ -215,8 +215,11 @@ def test_a_command_that_linux_could_not_start_is_too_large(command: types_pb2.Ex
 
 
 def test_large_input_is_no_large_command() -> None:
-    command = types_pb2.Exec(argv=["cat"], stdin=bytes(4 << 20))
-    assert convert(exec_spec(exec=command)).size > 4 << 20
+    command = types_pb2.Exec(argv=["cat"], stdin=bytes(2 << 20))
+    assert convert(exec_spec(exec=command)).size > 2 << 20
+    command = types_pb2.Exec(argv=["cat"], stdin=bytes((2 << 20) + 1))
+    with pytest.raises(TooLarge, match=r"exec\.stdin has 2097153 bytes, the limit is 2 MiB"):
+        convert(exec_spec(exec=command))
 
 
 def test_a_trajectory_leaves_to_the_node_what_it_does_not_say() -> None:

@@ -22,9 +22,9 @@ from tangram.errors import (
 )
 from tangram.managers.base import ExecSpec, Outcome, PermitSpec, SandboxSpec, Stream
 from tangram.managers.config import QuotaConfig
-from tangram.managers.opening import open_quota_manager
 from tangram.managers.errors import PermanentError, TemporaryError
 from tangram.managers.fake import FakeManager
+from tangram.managers.opening import open_quota_manager
 from tangram.managers.quota import QUOTA_VIEW, QuotaView
 from tangram.managers.quota.manager import QuotaManager
 from tangram.scheduler import (

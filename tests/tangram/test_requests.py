@@ -214,8 +214,8 @@ def test_a_permit_needs_a_quota_and_an_amount() -> None:
 
 
 def test_stdin_has_its_limit_and_is_taken_up_to_it() -> None:
-    assert len(command(stdin=b"x" * requests.STDIN_BYTES_MAX).exec.stdin) == 8 << 20
-    with pytest.raises(TooLarge, match="stdin has 8388609 bytes, the limit is 8 MiB") as raised:
+    assert len(command(stdin=b"x" * requests.STDIN_BYTES_MAX).exec.stdin) == 2 << 20
+    with pytest.raises(TooLarge, match="stdin has 2097153 bytes, the limit is 2 MiB") as raised:
         command(stdin=b"x" * (requests.STDIN_BYTES_MAX + 1))
     assert raised.value.field == "stdin"
 

@@ -486,7 +486,7 @@ async def test_write_file_names_its_file_once(wire: Any) -> None:
         ({"timeout_s": float("nan")}, INVALID, "invalid", "timeout_s"),
         ({"cores": types_pb2.Amounts(values=[0])}, INVALID, "invalid", "cores.values"),
         ({"trajectory": "nowhere"}, grpc.StatusCode.NOT_FOUND, "not-found", "trajectory"),
-        ({"cores": types_pb2.Amounts(values=[3])}, PRECONDITION, "infeasible", ""),
+        ({"cores": types_pb2.Amounts(values=[3])}, PRECONDITION, "infeasible", "cores"),
     ],
 )
 async def test_a_refused_action_names_the_field_and_harms_nothing(

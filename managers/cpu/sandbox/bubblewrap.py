@@ -3,7 +3,7 @@
 Two modes, one contract. As root there is no user namespace (in one, a file's owner "1000" would be
 root outside): the agent keeps only the right to change users, and runs everything as a user that
 only this sandbox has. Not as root it is a user namespace. Which sandbox gets which cores is the
-CpuManager's decision; what the agent does is `channel.py`'s and `agent.py`'s.
+CpuManager's decision; what the agent does is `channel.py`'s and `agent/`'s.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from pathlib import Path
 from ...base import SandboxSpec
 from ...errors import PermanentError, SandboxDied, TemporaryError, UnknownImage, Unsupported
 from ..cgroup import Cgroups, SandboxCgroup
-from ..cores import format_cores
 from . import folder as folders
 from . import rootfs
 from .base import Check, Launcher, MemoryEvents, Sandbox
 from .bwrap import BwrapProcess, find_bwrap, privilege_arguments
-from .channel import AgentListener, Channel
+from .channel import Channel
 from .interpreter import Interpreter, build
+from .listener import AgentListener
+from .online import OnlineFile
 from .seccomp import build_filter, machine_supported
 from .starting import finished, greet
 
-AGENT = Path(__file__).with_name("agent.py")
 SOCKETS_PREFIX = "b-"
 """Of our folders in the runtime folder, which other launchers use too."""
 UID_BASE = 200_000
@@ -68,6 +68,7 @@ class BubblewrapSandbox(Sandbox):
         self.sockets = owner.runtime / f"{SOCKETS_PREFIX}{self.id}"
         self.process: BwrapProcess | None = None
         self.cgroup: SandboxCgroup | None = None
+        self.online = OnlineFile(self.folder.path / "online", owner.parking)
         self._owner = owner
         self._on_lost = on_lost
         self._parked = True
@@ -120,14 +121,7 @@ class BubblewrapSandbox(Sandbox):
             self.cgroup.park(self._owner.parking)
         elif self.cgroup is not None and cores is not None:
             self.cgroup.set_cores(cores)
-        shown = format_cores(cores or self._owner.parking) + "\n"
-        # In place: the file is mounted inside, where another inode would not be seen.
-        fd = os.open(self.folder.path / "online", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.pwrite(fd, shown.encode(), 0)
-            os.ftruncate(fd, len(shown))
-        finally:
-            os.close(fd)
+        self.online.show(cores)
 
     def _report_lost(self, lost: asyncio.Future[str]) -> None:
         if self._closing is None and not lost.cancelled():
@@ -230,6 +224,7 @@ class Bubblewrap(Launcher):
         except TimeoutError as error:
             raise TemporaryError(f"the sandbox of {sandbox.trajectory}: {error}") from error
         finally:
+            sandbox.online.close()
             if hasattr(sandbox, "channel"):
                 await sandbox.channel.aclose()
         self._live.pop(sandbox.id, None)
@@ -287,10 +282,10 @@ class Bubblewrap(Launcher):
         sandbox.folder.record(sandbox.process.pids)
         try:
             self._limit(sandbox, spec)
-        except ProcessLookupError as error:
+            sandbox.apply_cores(None)
+            sandbox.process.release()
+        except (BrokenPipeError, ProcessLookupError) as error:
             raise TemporaryError("bwrap ended before the sandbox was ready") from error
-        sandbox.apply_cores(None)
-        sandbox.process.release()
 
     def _agent(self, sandbox: BubblewrapSandbox, interpreter: Interpreter) -> list[str]:
         arguments = ["--socket", rootfs.SOCKET, "--orphan-after", f"{self._orphan_after_s:g}"]
@@ -341,7 +336,7 @@ class Bubblewrap(Launcher):
         self.state.mkdir(parents=True, exist_ok=True)
         self.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
         rootfs.make_etc(self._etc)
-        return build(self._shared, AGENT)
+        return build(self._shared)
 
     def _bwrap(self) -> Path:
         found = find_bwrap()

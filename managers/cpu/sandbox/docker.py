@@ -23,10 +23,11 @@ from ...errors import PermanentError, SandboxDied, TemporaryError, UnknownImage,
 from ..cgroup import Cgroups, SandboxCgroup
 from ..cores import format_cores
 from .base import Check, Launcher, Sandbox
-from .channel import AgentListener, Channel
+from .channel import Channel
 from .docker_client import ContainerFacts, ContainerPlan, DockerEngine, ImageFacts
 from .docker_sandbox import DockerSandbox, why_ended
 from .interpreter import MOUNT_POINT, RUN_FOLDER, Interpreter, build
+from .listener import AgentListener
 
 CAPABILITIES = (
     "CHOWN",
@@ -57,11 +58,10 @@ _ONLINE = "/sys/devices/system/cpu/online"
 _NETWORKS = {"none": "none", "egress": "bridge"}
 _FOLDERS_TIMEOUT_S = 30.0
 """For making two folders; it takes 0.05 s."""
-_MAKE_FOLDERS = f"""
-import sys
-sys.path.insert(0, "{MOUNT_POINT}")
-import agent, os
-account = agent.find_account(sys.argv[1].encode())
+_MAKE_FOLDERS = """
+import os
+from agent.accounts import account_of
+account = account_of(sys.argv[1].encode())
 for folder in sys.argv[2:]:
     if not os.path.isdir(folder):
         os.makedirs(folder)
@@ -231,13 +231,12 @@ class DockerLauncher(Launcher):
         """What all sandboxes share, made once: the interpreter, and the cgroups' parent."""
         async with self._preparing:
             if self._interpreter is None:
-                agent = Path(__file__).with_name("agent.py")
                 driver = (await self.engine.facts()).cgroup_driver
                 if self._cgroups is not None:
                     # systemd makes slices of its own below the root; cgroupfs takes any path.
                     parent = self._cgroups.relative
                     self._cgroup_parent = f"{parent}.slice" if driver == "systemd" else f"/{parent}"
-                self._interpreter = await asyncio.to_thread(build, self._state, agent)
+                self._interpreter = await asyncio.to_thread(build, self._state)
             return self._interpreter
 
     def _plan(
@@ -362,7 +361,7 @@ async def _make_folders(
     """Make those that the image lacks, as the user's own. Only root inside may do that, and only
     inside is known who a user name is; so the mounted interpreter does it. Raises PermanentError."""
     said = _Transcript()
-    words = (*interpreter.python(), "-I", "-S", "-c", _MAKE_FOLDERS, user or "0", *folders)
+    words = tuple(interpreter.script(_MAKE_FOLDERS, user or "0", *folders))
     result = await channel.exec(
         "make-folders",
         0,

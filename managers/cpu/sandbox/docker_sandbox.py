@@ -18,6 +18,7 @@ from ..cores import format_cores
 from .base import MemoryEvents, Sandbox
 from .channel import Channel
 from .docker_client import DockerEngine
+from .online import OnlineFile
 
 _BLOCK_BYTES = 512
 """The unit of st_blocks, whatever the file system's own block is."""
@@ -51,7 +52,7 @@ class DockerSandbox(Sandbox):
         self._cgroup = cgroup
         self._parking = parking
         self._upper_folder = upper_folder
-        self._online = online
+        self._online = OnlineFile(online, parking)
         self._parked = True
         self._stack = AsyncExitStack()
         self._closing: asyncio.Task[None] | None = None
@@ -72,7 +73,7 @@ class DockerSandbox(Sandbox):
                 self._cgroup.park(self._parking)
             else:
                 self._cgroup.set_cores(cores)
-            _rewrite(self._online, format_cores(visible) + "\n")
+            self._online.show(cores)
         except (OSError, PermanentError) as problem:
             raise SandboxDied(
                 f"the container of trajectory {self.trajectory} is gone: {problem}"
@@ -112,6 +113,7 @@ class DockerSandbox(Sandbox):
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.wait([self._watch])
+        self._online.close()
         await self._stack.aclose()
 
     async def _report_loss(self, on_lost: Callable[[str], None]) -> None:
@@ -136,14 +138,6 @@ async def why_ended(engine: DockerEngine, container: str) -> str:
     if facts.oom_killed:
         return "the kernel killed its agent for memory: give the trajectory more memory"
     return f"its agent ended with exit code {facts.exit_code}"
-
-
-def _rewrite(path: Path, text: str) -> None:
-    """In place, since it is mounted by inode; written before it is cut, so that no reader ever
-    finds it empty."""
-    with path.open("r+") as file:
-        file.write(text)
-        file.truncate()
 
 
 def _tree_bytes(root: str) -> int:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import marshal
 import os
 import py_compile
 import shutil
@@ -20,22 +21,42 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from pathlib import Path
+from types import CodeType
 
 from ...errors import Unsupported
 
+AGENT = Path(__file__).with_name("agent")
+"""The package that runs in the sandbox."""
 MOUNT_POINT = "/.tangram"
 """Where the bundle lies in a sandbox. A name that no image has, and that `ls` does not show."""
 
 RUN_FOLDER = "run"
 """An empty folder in the bundle: the mount point for a sandbox's socket folder."""
 
-_FORMAT = 1
+_FORMAT = 2
 """Part of the bundle's name: count it up when the way of building changes."""
 _TOOL_TIMEOUT_S = 30.0
 """For `ldd` and for short Python processes; they take milliseconds."""
 _STARTUP_MODULES = ("encodings.ascii", "encodings.latin_1", "encodings.utf_8", "os")
 """What Python itself may want before and between the agent's imports; `os` marks its prefix."""
+_CODE = "agent.code"
+"""All modules of the agent in one file of the bundle: (name, code object) pairs, marshalled, in the
+order in which they need each other. Loading it takes 2 ms less than importing them one by one."""
+_LOAD = """
+import marshal, sys
+with open(sys.argv.pop(1), "rb") as file:
+    modules = marshal.loads(file.read())
+for name, code in modules:
+    module = sys.modules[name] = type(sys)(name)
+    module.__package__ = "agent"
+    exec(code, module.__dict__)
+"""
+_MAIN = """
+from agent.main import main
+main(sys.argv[1:])
+"""
 _LOCATE = """
 import sys
 for name in sys.argv[1:]:
@@ -70,10 +91,20 @@ class Interpreter:
 
     def command(self, *arguments: str, at: str = MOUNT_POINT) -> list[str]:
         """The argv that starts the agent with these arguments."""
-        return [*self.python(at), "-I", "-S", f"{at}/agent.pyc", *arguments]
+        return self.script(_MAIN, *arguments, at=at)
+
+    def script(self, script: str, *arguments: str, at: str = MOUNT_POINT) -> list[str]:
+        """The argv of a script with these arguments that may import the agent's modules."""
+        return [*self.python(at), "-I", "-S", "-c", _LOAD + script, f"{at}/{_CODE}", *arguments]
 
 
-def build(state: Path, agent: Path) -> Interpreter:
+def source_command(*arguments: str) -> list[str]:
+    """The argv that starts the agent from its sources in the server's own Python."""
+    find = f"import sys; sys.path.append({str(AGENT.parent)!r})"
+    return [sys.executable, "-I", "-S", "-c", find + _MAIN, *arguments]
+
+
+def build(state: Path, agent: Path = AGENT) -> Interpreter:
     """The bundle for this agent and this Python below `state`, built if it is not there yet.
 
     Safe against a second builder and against being killed: the folder appears by one rename.
@@ -96,7 +127,14 @@ def _fingerprint(binary: Path, agent: Path) -> str:
     """Changes with the agent, with this Python, and with an upgrade of either in place."""
     stat = binary.stat()
     identity = [_FORMAT, sys.version, str(binary), stat.st_size, stat.st_mtime_ns]
-    return hashlib.sha256(json.dumps(identity).encode() + agent.read_bytes()).hexdigest()[:16]
+    found = hashlib.sha256(json.dumps(identity).encode())
+    for path in _sources(agent):
+        found.update(f"\n{path.name}\n".encode() + path.read_bytes())
+    return found.hexdigest()[:16]
+
+
+def _sources(agent: Path) -> list[Path]:
+    return sorted(agent.glob("*.py"))
 
 
 def _fill(draft: Path, binary: Path, agent: Path) -> None:
@@ -125,10 +163,7 @@ def _fill(draft: Path, binary: Path, agent: Path) -> None:
     for path in [loader, *libraries]:
         _copy(path, draft / "lib" / path.name, mode=0o755)
     (draft / "loader").write_text(loader.name)
-    # Byte code alone: beside its source, an import of it would compile the source every time.
-    py_compile.compile(
-        str(agent), cfile=str(draft / "agent.pyc"), dfile=f"{MOUNT_POINT}/agent.py", doraise=True
-    )
+    (draft / _CODE).write_bytes(marshal.dumps(_code_objects(agent)))
     _make_readable(draft)
     _prove(Interpreter(draft, loader.name), names)
 
@@ -140,14 +175,37 @@ def _located(python: list[str], names: list[str]) -> dict[str, str]:
 
 
 def _imports(agent: Path) -> list[str]:
-    """The modules that the agent imports anywhere, in functions too."""
-    found: dict[str, None] = {}
-    for node in ast.walk(ast.parse(agent.read_bytes())):
+    """The modules of others that the agent imports anywhere, in functions too."""
+    found = {name for source in _sources(agent) for name in _imported(source)}
+    return sorted(name for name in found if not name.startswith("."))
+
+
+def _imported(source: Path) -> set[str]:
+    """What a module imports at run time; siblings with a dot before them."""
+    found: set[str] = set()
+    waiting: list[ast.AST] = [ast.parse(source.read_bytes())]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        waiting += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
-            found.update((alias.name, None) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.module != "__future__":
-            found[node.module] = None
-    return list(found)
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add("." * node.level + node.module)
+    return found
+
+
+def _code_objects(agent: Path) -> list[tuple[str, CodeType]]:
+    """The agent's modules, compiled, each after those that it imports."""
+    sources = {f".{source.stem}": source for source in _sources(agent)}
+    needs = {name: _imported(source) & set(sources) for name, source in sources.items()}
+    ordered = []
+    for name in TopologicalSorter(needs).static_order():
+        shown = f"{MOUNT_POINT}/agent/{name[1:]}.py"
+        code = compile(sources[name].read_bytes(), shown, "exec", dont_inherit=True, optimize=2)
+        ordered.append(("agent" if name == ".__init__" else f"agent{name}", code))
+    return ordered
 
 
 def _shared_libraries(objects: list[Path]) -> tuple[Path, list[Path]]:

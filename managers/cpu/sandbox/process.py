@@ -12,7 +12,6 @@ import secrets
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -20,10 +19,11 @@ from ...base import SandboxSpec
 from ...errors import PermanentError, TemporaryError, Unsupported
 from . import folder as folders
 from .base import Check, Launcher, MemoryEvents, Sandbox
-from .channel import AgentListener, Channel
+from .channel import Channel
+from .interpreter import source_command
+from .listener import AgentListener
 from .starting import finished, greet
 
-AGENT = Path(__file__).with_name("agent.py")
 MARK = "TANGRAM_SANDBOX"
 """In the environment of everything that a sandbox starts, so that it is found wherever it hides."""
 CURE = "set unsafe: true if every command may do what the server itself may do, else use bubblewrap"
@@ -190,7 +190,7 @@ class Process(Launcher):
         arguments = ["--socket", socket, "--orphan-after", f"{self._orphan_after_s:g}"]
         with open(sandbox.folder.path / folders.LOG, "wb") as messages:
             sandbox.agent = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(AGENT), *arguments],
+                source_command(*arguments),
                 cwd=sandbox.folder.path,
                 env=_environment(sandbox),
                 stdin=subprocess.DEVNULL,

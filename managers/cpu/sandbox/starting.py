@@ -11,7 +11,8 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from ...errors import SandboxDied, TemporaryError
-from .channel import AgentListener, Channel
+from .channel import Channel
+from .listener import AgentListener
 
 AGENT_WAIT_S = 15.0
 """From the start of the agent to its first message: milliseconds, but seconds in a start storm."""

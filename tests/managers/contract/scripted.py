@@ -8,7 +8,8 @@ from typing import Any, cast
 
 from tangram.managers.base import Outcome, SandboxSpec
 from tangram.managers.cpu.sandbox.base import Check, Launcher, MemoryEvents, Sandbox
-from tangram.managers.cpu.sandbox.channel import AgentResult, Channel
+from tangram.managers.cpu.sandbox.channel import Channel
+from tangram.managers.cpu.sandbox.messages import AgentResult
 from tangram.managers.errors import SandboxClosed, SandboxDied
 
 LIMITS = {"memory": "hard", "disk": "soft", "pids": "hard", "shm": "hard", "cores": "hard"}
