@@ -194,6 +194,8 @@ def exec_into(
         if not command.strip():
             _refuse("command", "a shell line or a list of words that is not empty", command)
         body.shell_command = _text(command, "command")
+    elif not isinstance(command, Sequence):
+        _refuse("command", "a shell line or a list of words", command)
     else:
         body.argv.extend(_words(command, "command"))
         if not body.argv or not body.argv[0]:

@@ -8,8 +8,10 @@ import datetime
 import os
 import platform
 import subprocess
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -19,7 +21,7 @@ from tangram import __version__
 from . import exec_latency, exec_rate, resizing
 from .measure import Table
 
-BENCHMARKS: dict[str, Callable[[int], Awaitable[Table]]] = {
+BENCHMARKS: dict[str, Callable[[int], Coroutine[Any, Any, Table]]] = {
     "exec-latency": exec_latency.measure,
     "exec-rate": exec_rate.measure,
     "resizing": resizing.measure,
@@ -30,11 +32,11 @@ START, END = "<!-- bench:start -->", "<!-- bench:end -->"
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], metavar="NAME")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--runs", type=int, default=5, help="counted runs of each figure")
     parser.add_argument("--write", action="store_true", help=f"put the tables into {PAGE.name}")
     arguments = parser.parse_args()
-    build_image = [os.sys.executable, "tests/image/build.py"]  # type: ignore[attr-defined]
+    build_image = [sys.executable, "tests/image/build.py"]
     subprocess.run(build_image, check=True, cwd=PAGE.parents[1])
     tables = []
     for name in arguments.names or BENCHMARKS:
@@ -71,7 +73,10 @@ def _machine() -> str:
         if line.startswith("model name")
     )
     engine = subprocess.run(
-        ["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True, text=True
+        ["docker", "version", "--format", "{{.Server.Version}}"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return (
         f"{os.cpu_count()} cores of {model}, Linux {platform.release().partition('-')[0]}, "

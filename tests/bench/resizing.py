@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tangram.managers.base import Lease, SandboxSpec
 from tangram.managers.config import NodeConfig
+from tangram.managers.cpu.manager import CpuManager
 from tangram.managers.opening import open_cpu_manager
 from tangram.scheduler import ResourceId
 
@@ -53,11 +54,11 @@ async def measure(runs: int) -> Table:
     )
 
 
-async def _resizes_ms(manager: object, lease: Lease, cores: ResourceId) -> float:
+async def _resizes_ms(manager: CpuManager, lease: Lease, cores: ResourceId) -> float:
     sizes = iter(range(CALLS))
 
     async def resize() -> None:
         nonlocal lease
-        lease = await manager.resize(lease, {cores: 2 - next(sizes) % 2})  # type: ignore[attr-defined]
+        lease = await manager.resize(lease, {cores: 2 - next(sizes) % 2})
 
     return percentile(await latencies_ms(resize, CALLS), 0.5)

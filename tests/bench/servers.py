@@ -47,6 +47,7 @@ def build_swerex_image() -> None:
         ["docker", "image", "inspect", "--format", "{{.Config.Labels.bench}}", SWEREX_IMAGE],
         capture_output=True,
         text=True,
+        check=False,
     )
     if found.stdout.strip() == label:
         return
@@ -93,7 +94,7 @@ async def swerex_runtimes(count: int) -> AsyncIterator[list[Any]]:
     async with AsyncExitStack() as stack:
         runtimes = []
         for _ in range(count):
-            deployment = DockerDeployment(logger=quiet, image=SWEREX_IMAGE, pull="never")
+            deployment: Any = DockerDeployment(logger=quiet, image=SWEREX_IMAGE, pull="never")
             await deployment.start()
             stack.push_async_callback(deployment.stop)
             runtimes.append(deployment.runtime)

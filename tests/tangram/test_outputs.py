@@ -20,7 +20,8 @@ def fill(store: OutputStore, data: bytes, *, piece: int = 7) -> None:
 
 
 def read_all(store: OutputStore) -> list[tuple[int, bytes]]:
-    pieces, offset = [], 0
+    pieces: list[tuple[int, bytes]] = []
+    offset = 0
     while True:
         start, data = store.read(OUT, offset)
         if not data:

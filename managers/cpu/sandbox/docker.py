@@ -178,6 +178,7 @@ class DockerLauncher(Launcher):
                     cgroup=self._adopt(facts.pid),
                     parking=self._parking,
                     upper_folder=facts.upper_folder,
+                    mounted_files=facts.mounted_files,
                     online=folder / "online",
                 )
                 await self._settle(sandbox, spec, image, interpreter)

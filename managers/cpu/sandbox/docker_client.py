@@ -32,6 +32,9 @@ CPU_PERIOD_US = 100_000
 """The kernel's default period of CPU quotas."""
 
 
+_MOUNTED_FILES = ("HostsPath", "HostnamePath", "ResolvConfPath")
+
+
 @dataclass(frozen=True, slots=True)
 class EngineFacts:
     """What the engine says about itself."""
@@ -85,6 +88,8 @@ class ContainerFacts:
     oom_killed: bool
     upper_folder: str
     """Where its writable files lie on the engine's machine, "" if the storage driver has none."""
+    mounted_files: tuple[str, ...]
+    """Files of the engine that are writable inside: /etc/hosts and its like."""
 
 
 class DockerEngine:
@@ -153,6 +158,7 @@ class DockerEngine:
             exit_code=int(state.get("ExitCode") or 0),
             oom_killed=bool(state.get("OOMKilled")),
             upper_folder=str(storage.get("UpperDir") or ""),
+            mounted_files=tuple(found[key] for key in _MOUNTED_FILES if found.get(key)),
         )
 
     async def wait_end(self, container: str) -> None:

@@ -41,6 +41,7 @@ class DockerSandbox(Sandbox):
         cgroup: SandboxCgroup | None,
         parking: tuple[int, ...],
         upper_folder: str,
+        mounted_files: tuple[str, ...],
         online: Path,
     ) -> None:
         self.trajectory = trajectory
@@ -52,6 +53,7 @@ class DockerSandbox(Sandbox):
         self._cgroup = cgroup
         self._parking = parking
         self._upper_folder = upper_folder
+        self._mounted_files = mounted_files
         self._online = OnlineFile(online, parking)
         self._parked = True
         self._stack = AsyncExitStack()
@@ -100,7 +102,9 @@ class DockerSandbox(Sandbox):
 
     async def disk_used_bytes(self) -> int:
         if os.access(self._upper_folder, os.R_OK | os.X_OK):
-            return await asyncio.to_thread(_tree_bytes, self._upper_folder)
+            return await asyncio.to_thread(
+                lambda: _tree_bytes(self._upper_folder) + _files_bytes(self._mounted_files)
+            )
         return await self._engine.written_bytes(self.container)
 
     async def aclose(self) -> None:
@@ -138,6 +142,10 @@ async def why_ended(engine: DockerEngine, container: str) -> str:
     if facts.oom_killed:
         return "the kernel killed its agent for memory: give the trajectory more memory"
     return f"its agent ended with exit code {facts.exit_code}"
+
+
+def _files_bytes(files: tuple[str, ...]) -> int:
+    return sum(os.stat(file).st_blocks * _BLOCK_BYTES for file in files if os.path.exists(file))
 
 
 def _tree_bytes(root: str) -> int:

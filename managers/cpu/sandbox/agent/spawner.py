@@ -138,6 +138,7 @@ class _SpawnerProcess:
             left_s = report_at - time.monotonic()
             if not reported and left_s <= 0:
                 self._channel.sendall(Started(pid, STARTED_AFTER_S - left_s).pack())
+                _offer_to_oom_killer(pid)
                 reported = True
             if not reported and not reaped:  # One signal may stand for several ends.
                 _signal.sigtimedwait((_signal.SIGCHLD,), left_s)
@@ -155,6 +156,20 @@ def _become(uid: int, gid: int, groups: "list[int]") -> None:
     except OSError as error:
         message = f"cannot run as uid {uid}, gid {gid}: {error.strerror}"
         raise Refused("user", message) from error
+
+
+def _offer_to_oom_killer(pid: int) -> None:
+    """Rather the command, and what it starts from now on, than spawners or the agent."""
+    try:
+        fd = posix.open(f"/proc/{pid}/oom_score_adj", posix.O_WRONLY | posix.O_CLOEXEC)
+    except OSError:
+        return  # It has ended, or runs as another user: the kernel chooses by size then.
+    try:
+        posix.write(fd, b"1000")
+    except OSError as error:
+        log(f"no higher oom score for {pid}: {error}")
+    finally:
+        posix.close(fd)
 
 
 def _close_all(fds: "list[int]") -> None:
