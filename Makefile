@@ -27,7 +27,7 @@ lint: $(VENV)/.with-dev
 	diff -r -x __pycache__ -x __init__.py "$$fresh/tangram/v1" tangram/v1 || \
 	{ echo "tangram/v1 is not what proto/ says: make proto"; exit 1; }
 
-bench: $(VENV)/.with-dev
+bench: $(VENV)/.with-bench
 	$(BIN)/python -m tests.bench
 
 proto: $(VENV)/.with-dev

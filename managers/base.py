@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
-from ..scheduler.model import EMPTY, Capacity, LeaseRecord, ResourceId
+from ..scheduler.model import EMPTY, Capacity, ResourceId
+from ..scheduler.resource import ResourceView
 
 
 class Outcome(StrEnum):
@@ -191,7 +192,7 @@ class SandboxInfo:
     launcher: str
     workdir: str
     limits: Mapping[str, str]
-    """memory, disk, pids, shm, cores -> "hard" or "soft"."""
+    """memory, disk, pids, shm, cores -> "hard", "soft" or "none"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,9 +266,22 @@ class NodeDescription:
 
 
 @runtime_checkable
-class Reconciler(Protocol):
-    """The ability to find, at start, what an earlier life left."""
+class QuotaHost(Protocol):
+    """The ability to limit what is used cluster-wide: managers of quotas have it."""
 
-    async def reconcile(self) -> tuple[LeaseRecord, ...]:
-        """Reap what nobody owns; return leases that still hold."""
+    def capacities(self) -> tuple[Capacity, ...]:
+        """One for each quota, of kind QUOTA_PREFIX and its name."""
+        ...
+
+    def views(self) -> Mapping[str, Callable[[Capacity], ResourceView]]:
+        """What the scheduler counts them with, by the `view` that the capacities name."""
+        ...
+
+    def describe(self, name: str) -> str:
+        """A quota's limits as a phrase for `status`. Raises KeyError if there is no such quota."""
+        ...
+
+    def closed_until(self, view: ResourceView, now: float) -> float | None:
+        """When a quota opens again that a provider asked to close; None if it is open at `now`.
+        `view` is one of those that it gave the scheduler. Raises TypeError for another."""
         ...

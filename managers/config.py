@@ -156,8 +156,8 @@ class NodeConfig(_Settings):
     that this process is in; the rest is the server's and the kernel's."""
 
     disk: Size | None = None
-    """Bytes of disk for all sandboxes together; a sandbox may not ask for more. Default: what is
-    free under `state` at the start."""
+    """The most bytes of disk that one sandbox may ask for; what all take together is not limited.
+    Default: what is free under `state` at the start."""
 
     reserved_cores: int | None = Field(default=None, ge=0)
     """Cores out of `cores` that are never granted, on which idle sandboxes wait. Default: 0 below 8

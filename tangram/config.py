@@ -97,7 +97,8 @@ class ServerConfig(_Settings):
     """Bytes to hand out to sandboxes. Default: 90 % of the machine's."""
 
     disk: Size | None = None
-    """Bytes for all sandboxes together. Default: what is free in `state` at the start."""
+    """The most bytes that one sandbox may ask for; all together are not limited. Default: what is
+    free in `state` at the start."""
 
     reserved_cores: int | None = Field(default=None, ge=0)
     """Cores out of `cores` that are never granted. Default: 0 below 8 cores, else one per 32."""

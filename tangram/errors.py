@@ -21,6 +21,7 @@ TangramError
     ├── SandboxFailed      the sandbox could not be started
     ├── Overloaded         a queue is full; try again after `retry_after`
     ├── Unavailable        the server cannot be reached                      (also ConnectionError)
+    ├── ProviderUnavailable  what a call asked did not answer                (also ConnectionError)
     └── Internal           a bug in Tangram
 
 Used by client and server alike; knows no gRPC objects, only status names. Never rebuilt from a class
@@ -58,6 +59,7 @@ class Reason(StrEnum):
     SANDBOX_FAILED = "sandbox-failed"
     OVERLOADED = "overloaded"
     UNAVAILABLE = "unavailable"
+    PROVIDER_UNAVAILABLE = "provider-unavailable"
     INTERNAL = "internal"
 
 
@@ -185,6 +187,13 @@ class Unavailable(InfraError, ConnectionError):
     retryable = True
 
 
+class ProviderUnavailable(InfraError, ConnectionError):
+    """The server is well, but what a call asked could not be reached or broke off."""
+
+    default_reason = Reason.PROVIDER_UNAVAILABLE
+    retryable = True
+
+
 class Internal(InfraError):
     default_reason = Reason.INTERNAL
 
@@ -209,6 +218,8 @@ TABLE: dict[Reason, tuple[type[TangramError], str]] = {
     Reason.SANDBOX_FAILED: (SandboxFailed, "ABORTED"),
     Reason.OVERLOADED: (Overloaded, "RESOURCE_EXHAUSTED"),
     Reason.UNAVAILABLE: (Unavailable, "UNAVAILABLE"),
+    # Not UNAVAILABLE, at which clients connect anew and ask again.
+    Reason.PROVIDER_UNAVAILABLE: (ProviderUnavailable, "ABORTED"),
     Reason.INTERNAL: (Internal, "INTERNAL"),
 }
 

@@ -120,7 +120,7 @@ def test_the_cores_dependencies_are_few_and_wide() -> None:
         "print('|'.join(r for r in requires('tangram-rl') if 'extra ==' not in r))"
     )
     wanted = {Requirement(line).name: Requirement(line) for line in isolated(code).split("|")}
-    assert set(wanted) == {"grpcio", "protobuf", "typer"}
+    assert set(wanted) == {"grpcio", "protobuf", "rich", "typer"}
     # What vLLM and verl bring: protobuf 5 or 6.
     assert all(wanted["protobuf"].specifier.contains(v) for v in ("5.29.0", "6.33.0", "7.36.2"))
     assert wanted["grpcio"].specifier.contains("1.71.0")

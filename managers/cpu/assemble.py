@@ -50,7 +50,6 @@ class LauncherBuilder:
             parking=self._parking,
             images=config.images,
             orphan_after_s=config.orphan_after,
-            env={},
             pids_max=config.sandbox.pids,
         )
 
@@ -66,7 +65,7 @@ class LauncherBuilder:
             parking=self._parking,
             images=config.images,
             orphan_after_s=config.orphan_after,
-            pids=config.sandbox.pids,
+            pids_max=config.sandbox.pids,
         )
 
     def _process(self) -> Launcher:
@@ -78,6 +77,5 @@ class LauncherBuilder:
             state=config.state / "process",
             runtime=config.runtime,
             orphan_after_s=config.orphan_after,
-            env={},
             unsafe=config.unsafe,
         )

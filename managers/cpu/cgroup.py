@@ -97,16 +97,13 @@ class SandboxCgroup:
         self._apply(self._dialect.weight(1 if on else 0))
 
     def oom_kills(self) -> int:
-        return int(self._count(self._dialect.oom_kills))
+        return self._count(self._dialect.oom_kills)
 
     def pids_refused(self) -> int:
-        return int(self._count(self._dialect.pids_refused))
+        return self._count(self._dialect.pids_refused)
 
     def peak_memory_bytes(self) -> int:
-        return int(self._count(self._dialect.peak_memory))
-
-    def cpu_seconds(self) -> float:
-        return self._count(self._dialect.cpu_seconds)
+        return self._count(self._dialect.peak_memory)
 
     def members(self) -> set[int]:
         """The processes in it; none if it is gone."""
@@ -165,22 +162,22 @@ class SandboxCgroup:
             path = self._files[controller, file] = self._folders[controller] / file
         return path
 
-    def _count(self, counter: Counter) -> float:
+    def _count(self, counter: Counter) -> int:
         if counter.controller not in self._folders:
-            return 0.0
+            return 0
         try:
             text = _read(self._file(counter.controller, counter.file))
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENODEV):
-                return 0.0  # The group is gone, or this kernel does not count it.
+                return 0  # The group is gone, or this kernel does not count it.
             raise
         if not counter.key:
-            return float(text) * counter.scale
+            return int(text)
         for line in text.splitlines():
             key, _, value = line.partition(" ")
             if key == counter.key:
-                return float(value) * counter.scale
-        return 0.0
+                return int(value)
+        return 0
 
 
 class Cgroups:
@@ -341,7 +338,6 @@ def _try_values(dialect: Dialect, group: SandboxCgroup, folder: Path, controller
         "memory": lambda: dialect.memory(PROBE_MEMORY_BYTES)[0],
         "pids": lambda: dialect.pids(PROBE_PIDS),
         "freezer": lambda: Setting("freezer", "freezer.state", "THAWED"),
-        "cpuacct": lambda: Setting("cpuacct", "cpuacct.usage", "0"),
     }
     setting = settings[controller]()
     group._apply(setting)

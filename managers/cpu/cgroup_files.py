@@ -32,7 +32,6 @@ class Counter:
     controller: str
     file: str
     key: str = ""
-    scale: float = 1.0
 
 
 class Dialect(ABC):
@@ -43,7 +42,6 @@ class Dialect(ABC):
     """What a sandbox is put under, in this order."""
     oom_kills: Counter
     peak_memory: Counter
-    cpu_seconds: Counter
     pids_refused = Counter("pids", "pids.events", "max")
 
     @abstractmethod
@@ -71,10 +69,9 @@ class Dialect(ABC):
 
 class DialectV1(Dialect):
     version = 1
-    controllers = ("cpuset", "cpu", "memory", "pids", "cpuacct", "freezer")
+    controllers = ("cpuset", "cpu", "memory", "pids", "freezer")
     oom_kills = Counter("memory", "memory.oom_control", "oom_kill")
     peak_memory = Counter("memory", "memory.max_usage_in_bytes")
-    cpu_seconds = Counter("cpuacct", "cpuacct.usage", scale=1e-9)
 
     def folder(self, root: Path, controller: str, relative: str) -> Path:
         return root / controller / relative
@@ -99,7 +96,6 @@ class DialectV2(Dialect):
     controllers = ("cpuset", "cpu", "memory", "pids")
     oom_kills = Counter("memory", "memory.events", "oom_kill")
     peak_memory = Counter("memory", "memory.peak")
-    cpu_seconds = Counter("cpu", "cpu.stat", "usage_usec", scale=1e-6)
 
     def folder(self, root: Path, controller: str, relative: str) -> Path:
         return root / relative

@@ -28,7 +28,7 @@ class Report:
     works: bool
     checks: tuple[Check, ...]
     limits: Mapping[str, str]
-    """memory, disk, pids, shm, cores -> "hard" or "soft"."""
+    """memory, disk, pids, shm, cores -> "hard", "soft" or "none"."""
     cures: tuple[str, ...]
     """The lines that mend it; none if it works."""
 

@@ -28,7 +28,7 @@ class Run:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class HeldSandbox:
     """`lock` orders what changes its cores: acquire, resize, release."""
 

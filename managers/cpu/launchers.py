@@ -1,6 +1,6 @@
 """The launchers of one node: built when first needed, and which one starts a trajectory's sandbox.
 
-The only place that names all launchers. How each isolates is in `sandbox/`.
+Which classes these are is `assemble`'s to know; how each isolates is in `sandbox/`.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ class CpuManager(Manager):
         self._cores = ResourceId(CORES, config.name)
         self._memory = ResourceId(MEMORY, config.name)
         self._held: dict[str, HeldSandbox] = {}
-        self._watch = DiskWatch(self._held.values, self.kill)
+        self._watch = DiskWatch(self._held.values, self.kill, self._destroy)
         self._closing = False
 
     @classmethod
@@ -117,7 +117,6 @@ class CpuManager(Manager):
         if not isinstance(request.payload, ExecSpec):
             raise PermanentError("a sandbox runs commands alone")
         run = held.runs[lease.token] = Run(request.action, lease.token)
-        self._watch.wake()
         # Read once the request is on its way, while the command is being spawned.
         asyncio.get_running_loop().call_soon(_count_before, run, sandbox)
         try:
@@ -231,6 +230,7 @@ class CpuManager(Manager):
         except BaseException:
             await asyncio.shield(self._close(held))
             raise
+        self._watch.wake()
         return SandboxInfo(spec.trajectory, sandbox.launcher, sandbox.workdir, sandbox.limits)
 
     async def close(self, trajectory: str) -> None:

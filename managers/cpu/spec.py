@@ -18,12 +18,17 @@ MEMORY_BYTES_MIN = 16 << 20
 
 
 def with_defaults(spec: SandboxSpec, defaults: SandboxConfig, disk_bytes: int) -> SandboxSpec:
-    """The spec with every size set; `disk_bytes` is all that the node has."""
+    """The spec with every size set; `disk_bytes` is all that the node has.
+
+    A default never asks for what cannot be had: the disk is at most the node's, and /dev/shm, whose
+    bytes count to the memory, at most half of it. What was asked for stays as it is.
+    """
+    memory = defaults.memory if spec.memory_bytes is None else spec.memory_bytes
     return replace(
         spec,
-        memory_bytes=defaults.memory if spec.memory_bytes is None else spec.memory_bytes,
+        memory_bytes=memory,
         disk_bytes=min(defaults.disk, disk_bytes) if spec.disk_bytes is None else spec.disk_bytes,
-        shm_bytes=defaults.shm if spec.shm_bytes is None else spec.shm_bytes,
+        shm_bytes=min(defaults.shm, memory // 2) if spec.shm_bytes is None else spec.shm_bytes,
         network=spec.network or defaults.network,
         env={**defaults.defaults.env, **spec.env},
     )

@@ -6,14 +6,15 @@ Who may begin when is decided by the scheduler over `view.QuotaView`; nothing is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ...scheduler.model import CLUSTER, QUOTA_PREFIX, Capacity, ResourceId
+from ...scheduler.resource import ResourceView
 from ..base import CallSpec, Lease, Manager, Outcome, OutputSink, RunRequest, RunResult
 from ..errors import LeaseLost, PermanentError
 from .calls import HttpCaller
-from .view import QUOTA_VIEW, quota_total
+from .view import QUOTA_VIEW, QuotaView, quota_total
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Quota:
 
 
 class QuotaManager(Manager):
-    """Holds permits and does the HTTP requests of `call` actions.
+    """Holds permits and does the HTTP requests of `call` actions: a `QuotaHost`.
 
     A permit needs no run: its lease is held from `acquire` until `release`.
     """
@@ -55,6 +56,14 @@ class QuotaManager(Manager):
             )
             for name, quota in self._quotas.items()
         )
+
+    def views(self) -> Mapping[str, Callable[[Capacity], ResourceView]]:
+        return {QUOTA_VIEW: QuotaView}
+
+    def closed_until(self, view: ResourceView, now: float) -> float | None:
+        if not isinstance(view, QuotaView):
+            raise TypeError(f"a {type(view).__name__} counts no quota")
+        return view.closed_until(now)
 
     def describe(self, name: str) -> str:
         """A quota's limits as a phrase for `status`. Raises KeyError if there is no such quota."""

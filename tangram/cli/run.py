@@ -6,6 +6,7 @@ SIGTERM cancel the action and close the sandbox before we end.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import TangramError
+from ..errors import InvalidRequest, TangramError
 from .connect import connected
 from .documents import failure_json, result_json
 from .options import (
@@ -36,7 +37,7 @@ from .terminal import (
 )
 
 if TYPE_CHECKING:
-    from ..client import Result
+    from ..client import AsyncTrajectory, Result
 
 STDIN_BYTES_MAX = 2 << 20
 """Standard input travels with the request, in one message; more is a file: use --upload."""
@@ -78,7 +79,10 @@ def run(
             help="Cores: a number, a range or a set; of the last two the scheduler picks, and {cores} in CMD is replaced.",
         ),
     ] = "1",
-    memory: Annotated[str, typer.Option(metavar="SIZE", help="Memory of the sandbox.")] = "512Mi",
+    memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Memory of the sandbox; else the server's default."),
+    ] = None,
     timeout: Annotated[
         float,
         typer.Option(
@@ -100,8 +104,9 @@ def run(
         str | None, typer.Option("-u", "--user", metavar="USER", help="User in the sandbox.")
     ] = None,
     network: Annotated[
-        Network, typer.Option(help="Whether it may connect to the outside.")
-    ] = Network.NONE,
+        Network | None,
+        typer.Option(help="Whether it may connect to the outside; else the server's default."),
+    ] = None,
     stdin: Annotated[
         bool, typer.Option("--stdin", help="Hand our standard input to the command.")
     ] = False,
@@ -124,7 +129,7 @@ def run(
         trajectory={
             "image": image,
             "memory": memory,
-            "network": network.value,
+            "network": None if network is None else network.value,
             "user": user,
             "workdir": workdir,
             "env": parse_environment(env or []),
@@ -137,7 +142,8 @@ def run(
         uploads=parse_uploads(upload or []),
     )
     try:
-        result = run_until_done(_execute(order, server, task, live=not as_json))
+        _check_sources(order.uploads)
+        result = run_until_done(execute(order, server, task, live=not as_json))
     except TangramError as error:
         if as_json:
             print_json(failure_json(error))
@@ -150,15 +156,36 @@ def run(
     raise typer.Exit(code)
 
 
-async def _execute(order: Order, server: str, task: str, *, live: bool) -> Result:
+def _check_sources(uploads: Sequence[tuple[str, str]]) -> None:
+    """Before a sandbox is started for nothing. Raises InvalidRequest."""
+    for source, _ in uploads:
+        if not os.path.lexists(source):
+            raise InvalidRequest(
+                f"--upload: {source} does not exist here; write SOURCE:TARGET with a SOURCE of"
+                " this machine",
+                field="upload",
+            )
+
+
+async def execute(order: Order, server: str, task: str, *, live: bool) -> Result:
+    """Open a sandbox, upload into it, run the command. Raises TangramError."""
     async with (
         connected(server, task) as client,
         client.trajectory(**order.trajectory) as sandbox,
     ):
         for source, target in order.uploads:
-            await sandbox.upload(source, target)
+            await _upload(sandbox, source, target)
         on_output = write_output if live else None
         return await sandbox.exec(order.command, on_output=on_output, **order.action)
+
+
+async def _upload(sandbox: AsyncTrajectory, source: str, target: str) -> None:
+    try:
+        await sandbox.upload(source, target)
+    except TangramError:
+        raise  # a FileError is an OSError too, and says itself what the sandbox refused
+    except OSError as error:
+        raise InvalidRequest(f"--upload: cannot read {source}: {error}", field="upload") from error
 
 
 def _standard_input() -> bytes:

@@ -85,10 +85,10 @@ class AsyncClient:
         step: int | None = None,
         priority: int | None = None,
         labels: Mapping[str, str] | None = None,
-        memory: int | str = "1Gi",
-        disk: int | str = "10Gi",
-        shm: int | str = "64Mi",
-        network: str = "none",
+        memory: int | str | None = None,
+        disk: int | str | None = None,
+        shm: int | str | None = None,
+        network: str | None = None,
         user: str | None = None,
         workdir: str | None = None,
         env: Mapping[str, str] | None = None,
@@ -99,9 +99,11 @@ class AsyncClient:
         """A trajectory with a sandbox of its own; it opens at `async with` or at its first use.
 
         Without an `image` the sandbox has the server's own programs. Sizes are bytes or text
-        such as "512Mi"; `network` is "none" or "egress"; `shell` runs str commands, as in
-        ["bash", "-c"]; `concurrency` actions may run at a time; `ttl` seconds after its opening
-        it ends by itself. Raises InvalidRequest.
+        such as "512Mi"; `network` is "none" or "egress". Those that are not given are the
+        server's: 1Gi of memory, 10Gi of disk, 64Mi of shm and no network unless its operator or
+        its machine says otherwise. `shell` runs str commands, as in ["bash", "-c"];
+        `concurrency` actions may run at a time; `ttl` seconds after its opening it ends by
+        itself. Raises InvalidRequest.
         """
         spec = requests.trajectory(
             id=id,
@@ -260,7 +262,8 @@ class AsyncClient:
     ) -> CallResult:
         """An HTTP request, done by the server while it holds `amount` units of the quota.
 
-        Any status is a result. Raises NotFound (unknown quota), InvalidRequest, InfraError.
+        Any status is a result. Raises ProviderUnavailable (no answer), NotFound (unknown quota),
+        InvalidRequest, InfraError.
         """
         spec = requests.action(
             id=None,

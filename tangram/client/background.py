@@ -61,11 +61,12 @@ class BackgroundLoop:
         def start() -> None:
             if not future.cancelled():
                 task = self.loop.create_task(work)
+                tasks.append(task)
                 task.add_done_callback(lambda task: _settle(task, future, ended))
                 future.add_done_callback(cancel)
-                tasks.append(task)
             else:
                 work.close()
+                future.set_running_or_notify_cancel()
                 ended.set()
 
         def cancel(done: Future[T]) -> None:
@@ -91,8 +92,8 @@ def _settle(task: asyncio.Task[T], future: Future[T], ended: threading.Event) ->
     ended.set()
     if task.cancelled():
         future.cancel()
-        return
-    error = task.exception()
+    error = None if task.cancelled() else task.exception()
+    # Whoever waits for a cancelled future with `wait` or `as_completed` is told here alone.
     if not future.set_running_or_notify_cancel():
         return
     if error is not None:

@@ -85,6 +85,11 @@ def size(value: int | str, field: str, limit_bytes: int | None = None) -> int:
     return size_bytes
 
 
+def _size_or_default(value: int | str | None, field: str) -> int:
+    """On the wire 0 is the server's default."""
+    return 0 if value is None else size(value, field)
+
+
 def file_mode(mode: int) -> int:
     return _integer(mode, "mode", 0, 0o7777)
 
@@ -105,10 +110,10 @@ def trajectory(
     step: int | None,
     priority: int,
     labels: Mapping[str, str],
-    memory: int | str,
-    disk: int | str,
-    shm: int | str,
-    network: str,
+    memory: int | str | None,
+    disk: int | str | None,
+    shm: int | str | None,
+    network: str | None,
     user: str | None,
     workdir: str | None,
     env: Mapping[str, str] | None,
@@ -116,8 +121,9 @@ def trajectory(
     concurrency: int,
     ttl: float | None,
 ) -> trajectories_pb2.TrajectorySpec:
-    """The spec of a new trajectory. Raises InvalidRequest with the argument to blame."""
-    if network not in ("none", "egress"):
+    """The spec of a new trajectory: sizes and network that are None are the server's to choose.
+    Raises InvalidRequest with the argument to blame."""
+    if network not in (None, "none", "egress"):
         _refuse("network", "none or egress", network)
     if isinstance(shell, str):
         _refuse("shell", "a list such as ['bash', '-c']", shell)
@@ -129,9 +135,9 @@ def trajectory(
         step=_step(step),
         priority=_integer(priority, "priority", -1_000_000, 1_000_000),
         labels=_texts(labels, "labels"),
-        memory_bytes=size(memory, "memory"),
-        disk_bytes=size(disk, "disk"),
-        shm_bytes=size(shm, "shm"),
+        memory_bytes=_size_or_default(memory, "memory"),
+        disk_bytes=_size_or_default(disk, "disk"),
+        shm_bytes=_size_or_default(shm, "shm"),
         network=network,
         user=_text(user, "user"),
         workdir=_text(workdir, "workdir"),
@@ -177,7 +183,6 @@ def exec_into(
     env: Mapping[str, str] | None,
     stdin: str | bytes | None,
     user: str | None,
-    idempotent: bool,
     duration: float | None,
     elasticity: Mapping[int, float] | None,
     max_output: int | str,
@@ -202,7 +207,6 @@ def exec_into(
             _refuse("command", "a list whose first word names a program", list(command))
     spec.exec.CopyFrom(body)
     spec.cores.CopyFrom(_amounts(cores))
-    spec.idempotent = idempotent
     if duration is not None:
         spec.profile.duration_s = seconds(duration, "duration")
     for units, efficiency in (elasticity or {}).items():

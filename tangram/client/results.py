@@ -73,7 +73,6 @@ class Result:
     action_id: str
     timing: Timing
     usage: Usage
-    cached: bool = False
 
     @property
     def ok(self) -> bool:
@@ -104,7 +103,8 @@ class Result:
 
 @dataclass(frozen=True)
 class CallResult:
-    """What the server was answered to an HTTP request. Any status is a result, as is no answer."""
+    """What the server was answered to an HTTP request. Any status is a result; no answer
+    raises ProviderUnavailable."""
 
     outcome: str
     """finished or timed_out."""
@@ -211,6 +211,8 @@ class TrajectoryInfo:
     image: str
     message: str
     """Why it is lost."""
+    error: TangramError | None
+    """Once lost: Lost, or SandboxFailed if it never started."""
     limits: Mapping[str, str]
     """memory, disk, pids, shm, cores -> hard or soft."""
     workdir: str
@@ -353,6 +355,7 @@ def trajectory_info(message: trajectories_pb2.Trajectory) -> TrajectoryInfo:
         launcher=message.launcher,
         image=message.image,
         message=message.message,
+        error=error_from_message(message.error) if message.HasField("error") else None,
         limits=dict(message.limits),
         workdir=message.workdir,
     )

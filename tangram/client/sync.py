@@ -7,7 +7,7 @@ waits; `submit` hands them over and does not wait.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
@@ -36,6 +36,19 @@ T = TypeVar("T")
 
 def _wait(work: Coroutine[Any, Any, T]) -> T:
     return background().run(work)
+
+
+def _each(items: AsyncGenerator[T, None]) -> Iterator[T]:
+    """Its items (never None), waited for one by one. Who stops reading ends it."""
+
+    async def take() -> T | None:
+        return await anext(items, None)
+
+    try:
+        while (item := _wait(take())) is not None:
+            yield item
+    finally:
+        _wait(items.aclose())
 
 
 class Client:
@@ -75,10 +88,10 @@ class Client:
         step: int | None = None,
         priority: int | None = None,
         labels: Mapping[str, str] | None = None,
-        memory: int | str = "1Gi",
-        disk: int | str = "10Gi",
-        shm: int | str = "64Mi",
-        network: str = "none",
+        memory: int | str | None = None,
+        disk: int | str | None = None,
+        shm: int | str | None = None,
+        network: str | None = None,
         user: str | None = None,
         workdir: str | None = None,
         env: Mapping[str, str] | None = None,
@@ -160,6 +173,10 @@ class Client:
         """Where an action stands and why. Raises NotFound."""
         return _wait(self._aio.explain(id))
 
+    def output(self, id: str, *, follow: bool = False) -> Iterator[tuple[str, bytes]]:
+        """What an action wrote, live until its end with `follow`. See `AsyncClient.output`."""
+        return _each(self._aio.output(id, follow=follow))
+
     def quota(self, name: str, amount: int = 1, *, deadline: float | None = None) -> Permit:
         """A permit for `amount` units: `with client.quota("search"): ...` waits and holds it."""
         return Permit(self._aio.quota(name, amount, deadline=deadline))
@@ -191,6 +208,10 @@ class Client:
     def status(self) -> ClusterStatus:
         """Nodes, quotas, queues and tasks now."""
         return _wait(self._aio.status())
+
+    def watch(self, interval: float = 1.0) -> Iterator[ClusterStatus]:
+        """The status every `interval` seconds, for as long as it is read."""
+        return _each(self._aio.watch(interval))
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Start `fn(*args, **kwargs)` and do not wait: `client.submit(t.exec, "make test")`.
@@ -230,8 +251,8 @@ class Client:
         return f"{type(self).__name__}({self.server!r}, task={self.task!r})"
 
 
-_INSTANT = frozenset({"trajectory", "attach", "quota"})
-"""Methods that make an object: their asynchronous twins ask nothing."""
+_INSTANT = frozenset({"trajectory", "attach", "quota", "output", "watch"})
+"""Methods that make an object: their asynchronous twins are no coroutines."""
 
 
 class Trajectory:
@@ -248,8 +269,13 @@ class Trajectory:
     def id(self) -> str:
         return self._aio.id
 
+    def open(self) -> TrajectoryInfo:
+        """Have it opened, as `Client.trajectory` did. The same again is no harm."""
+        return _wait(self._aio.open())
+
     def wait_ready(self, timeout: float | None = None) -> TrajectoryInfo:
-        """Wait until its sandbox has started. Raises Lost, TrajectoryClosed, Expired."""
+        """Wait until its sandbox has started. Raises Lost, SandboxFailed, TrajectoryClosed,
+        Expired."""
         return _wait(self._aio.wait_ready(timeout))
 
     def exec(
@@ -264,7 +290,6 @@ class Trajectory:
         stdin: str | bytes | None = None,
         user: str | None = None,
         check: bool = False,
-        idempotent: bool = False,
         duration: float | None = None,
         elasticity: Mapping[int, float] | None = None,
         max_output: int | str = "1Mi",
@@ -289,7 +314,6 @@ class Trajectory:
                 stdin=stdin,
                 user=user,
                 check=check,
-                idempotent=idempotent,
                 duration=duration,
                 elasticity=elasticity,
                 max_output=max_output,

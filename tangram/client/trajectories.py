@@ -45,6 +45,9 @@ class AsyncTrajectory:
         self._attached = attached
         self._open = False
         self._closed = False
+        self._leased = False
+        self._opening: asyncio.Task[TrajectoryInfo] | None = None
+        self._openers = 0
 
     @property
     def id(self) -> str:
@@ -57,25 +60,23 @@ class AsyncTrajectory:
         """
         if self._closed:
             raise TrajectoryClosed(f"trajectory {self.id} is closed: open a new one")
-        connection = self._client.connection
-        if not self._open:
-            self._open = True
-            self._client.lease.hold()
+        if self._open:
+            return await self._ask_to_open()
+        # Uses that come first at the same time share one question. A fork leaves that of another
+        # loop behind.
+        opening = self._opening
+        if opening is None or opening.get_loop() is not asyncio.get_running_loop():
+            opening = self._opening = asyncio.create_task(self._open_once())
+            self._openers = 0
+        self._openers += 1
         try:
-            if self._attached:
-                attach = pb.AttachRequest(id=self.id)
-                return trajectory_info((await connection.unary(ATTACH, attach)).trajectory)
-            opening = pb.OpenRequest(trajectory=self._spec)
-            return trajectory_info((await connection.unary(OPEN, opening)).trajectory)
+            return await asyncio.shield(opening)
         except asyncio.CancelledError:
-            # The server may have opened it all the same: nobody would close it.
-            self._forget()
-            if not self._attached:
-                await tell(connection, CLOSE, pb.CloseRequest(id=self.id))
+            if self._openers == 1:
+                await self._abandon(opening)
             raise
-        except TangramError:
-            self._forget()
-            raise
+        finally:
+            self._openers -= 1
 
     async def wait_ready(
         self,
@@ -96,7 +97,7 @@ class AsyncTrajectory:
             if info.state == "ready":
                 return info
             if info.state == "lost":
-                raise Lost(info.message or f"the sandbox of trajectory {self.id} is gone")
+                raise info.error or Lost(f"the sandbox of trajectory {self.id} is gone")
             if info.state == "closed":
                 raise TrajectoryClosed(f"trajectory {self.id} is closed: open a new one")
             if left_s == 0:
@@ -114,7 +115,6 @@ class AsyncTrajectory:
         stdin: str | bytes | None = None,
         user: str | None = None,
         check: bool = False,
-        idempotent: bool = False,
         duration: float | None = None,
         elasticity: Mapping[int, float] | None = None,
         max_output: int | str = "1Mi",
@@ -154,7 +154,6 @@ class AsyncTrajectory:
             env=env,
             stdin=stdin,
             user=user,
-            idempotent=idempotent,
             duration=duration,
             elasticity=elasticity,
             max_output=max_output,
@@ -214,10 +213,21 @@ class AsyncTrajectory:
         return await self._client.cancel(trajectory=self.id, reason=reason)
 
     async def close(self) -> None:
-        """End it and its sandbox with all its processes. Idempotent."""
+        """End it and its sandbox with all its processes. Idempotent; can be asked again where it
+        failed. If it is cancelled the server is told to go on."""
+        if self._opening is not None:
+            await asyncio.wait([self._opening])
         if self._open:
-            await self._client.connection.unary(CLOSE, pb.CloseRequest(id=self.id))
-            self._forget()
+            connection, request = self._client.connection, pb.CloseRequest(id=self.id)
+            try:
+                await connection.unary(CLOSE, request)
+            except asyncio.CancelledError:
+                await tell(connection, CLOSE, request)
+                raise
+            finally:
+                # Where the server could not be told, the end of the lease closes it.
+                self._let_go()
+        self._open = False
         self._closed = True
 
     async def __aenter__(self) -> Self:
@@ -247,9 +257,38 @@ class AsyncTrajectory:
         if self._closed or not self._open:
             await self.open()
 
-    def _forget(self) -> None:
-        if self._open:
-            self._open = False
+    async def _open_once(self) -> TrajectoryInfo:
+        self._client.lease.hold()
+        self._leased = True
+        try:
+            info = await self._ask_to_open()
+        except BaseException:
+            self._let_go()
+            raise
+        finally:
+            self._opening = None
+        self._open = True
+        return info
+
+    async def _ask_to_open(self) -> TrajectoryInfo:
+        connection = self._client.connection
+        if self._attached:
+            attach = pb.AttachRequest(id=self.id)
+            return trajectory_info((await connection.unary(ATTACH, attach)).trajectory)
+        opening = pb.OpenRequest(trajectory=self._spec)
+        return trajectory_info((await connection.unary(OPEN, opening)).trajectory)
+
+    async def _abandon(self, opening: asyncio.Task[TrajectoryInfo]) -> None:
+        """Whoever opened it waits no more. The server may have opened it: nobody would close it."""
+        opening.cancel()
+        self._open = False
+        self._let_go()
+        if not self._attached:
+            await tell(self._client.connection, CLOSE, pb.CloseRequest(id=self.id))
+
+    def _let_go(self) -> None:
+        if self._leased:
+            self._leased = False
             self._client.lease.let_go()
 
 

@@ -17,6 +17,8 @@ from .workload import Episode, Step
 
 MEMORY_BYTES = 128 << 20
 """Memory of one sandbox: a Python interpreter with room to spare, so that many are open at once."""
+DISK_BYTES = 64 << 20
+"""Disk of one sandbox: its files have some kilobytes, and a small node has few gigabytes."""
 OPEN_MAX = 256
 """Trajectories open at once, at most, whatever the memory: more add nothing to see."""
 ACTION_TIMEOUT_S = 60.0
@@ -77,7 +79,9 @@ class Pass:
         async with self._slots:
             entered = time.monotonic()
             # Slots are taken in order; so are cores, by priority: neither pass may reorder.
-            trajectory = self._client.trajectory(memory=MEMORY_BYTES, priority=-order)
+            trajectory = self._client.trajectory(
+                memory=MEMORY_BYTES, disk=DISK_BYTES, priority=-order
+            )
             async with trajectory as sandbox:
                 await sandbox.wait_ready()
                 prepared = time.monotonic()

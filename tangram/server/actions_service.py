@@ -97,7 +97,7 @@ class ActionsService(ActionsServicer):
             Stream.STDOUT: _offset(request.stdout_offset, "stdout_offset"),
             Stream.STDERR: _offset(request.stderr_offset, "stderr_offset"),
         }
-        record = self._dispatcher.record(validate.identifier(request.id, "id"))
+        record = self._dispatcher.ask(validate.identifier(request.id, "id"))
         if not request.follow:
             await _write_output(record, offsets, context)
             return
@@ -119,7 +119,7 @@ class ActionsService(ActionsServicer):
     async def Get(
         self, request: actions_pb2.GetRequest, context: Context
     ) -> actions_pb2.GetResponse:
-        record = self._dispatcher.record(validate.identifier(request.id, "id"))
+        record = self._dispatcher.ask(validate.identifier(request.id, "id"))
         return actions_pb2.GetResponse(action=self._answer_with_reason(record))
 
     @method

@@ -48,8 +48,8 @@ class QueueBound:
 
 
 def inherit(request: ActionRequest, trajectory: TrajectoryRecord) -> ActionRequest:
-    """An action belongs to its trajectory's task, and to its group and step unless it names
-    others. Raises InvalidRequest for another task."""
+    """An action belongs to its trajectory's task, has its group and step unless it names others,
+    and its labels under those of its own. Raises InvalidRequest for another task."""
     action, owner = request.action, trajectory.request.trajectory
     if action.task != owner.task:
         raise InvalidRequest(
@@ -58,9 +58,8 @@ def inherit(request: ActionRequest, trajectory: TrajectoryRecord) -> ActionReque
         )
     group = action.group or owner.group
     step = owner.step if action.step is None else action.step
-    if (group, step) == (action.group, action.step):
-        return request
-    return replace(request, action=replace(action, group=group, step=step))
+    labels = {**trajectory.request.labels, **request.labels}
+    return replace(request, action=replace(action, group=group, step=step), labels=labels)
 
 
 def same_body(known: ActionRecord, request: ActionRequest) -> ActionRecord:

@@ -22,6 +22,7 @@ from .records import (
     TrajectoryState,
     Units,
 )
+from .trajectories import loss_of
 
 ANSWER_OUTPUT_BYTES_MAX = 15 << 20
 """Both streams in one answer, below the message limit; `Output` has all that is kept."""
@@ -40,7 +41,7 @@ _STREAMS = _wire_values(actions_pb2.OutputResponse.Stream, "STREAM", Stream)
 _TRAJECTORY_STATES = _wire_values(
     trajectories_pb2.TrajectoryState,
     "TRAJECTORY_STATE",
-    (value for name, value in vars(TrajectoryState).items() if name.isupper()),
+    TrajectoryState,
 )
 
 
@@ -176,6 +177,8 @@ def trajectory_message(record: TrajectoryRecord) -> trajectories_pb2.Trajectory:
         image=request.spec.image,
         message=record.message,
     )
+    if record.state == TrajectoryState.LOST:
+        message.error.CopyFrom(error_message(loss_of(record)))
     if info is not None:
         message.launcher = info.launcher
         message.workdir = info.workdir
@@ -223,7 +226,7 @@ def status_message(
         ],
         queues=[
             cluster_pb2.QueueStatus(
-                resource=queue.resource,
+                resource=str(queue.resource),
                 waiting=queue.waiting,
                 reason=queue.reason,
                 waiting_units=queue.waiting_units,

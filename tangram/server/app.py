@@ -12,7 +12,8 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ from grpc_reflection.v1alpha import reflection
 
 from ..config import ServerConfig
 from ..errors import FailedPrecondition, TangramError
-from ..managers.base import Manager
+from ..managers.base import Manager, QuotaHost
 from ..managers.errors import ManagerError
 from ..managers.opening import open_cpu_manager, open_quota_manager
-from ..managers.quota.view import QUOTA_VIEW, QuotaView
 from ..scheduler import Scheduler
+from ..scheduler.model import Capacity
+from ..scheduler.resource import ResourceView
 from ..v1 import actions_pb2_grpc, cluster_pb2_grpc, trajectories_pb2_grpc
 from .actions_service import ActionsService
 from .cluster_service import ClusterService
@@ -78,12 +80,18 @@ class Server:
         self._state: StateFolder | None = None
         self._runtime: Path | None = None
         self._managers: list[Manager] = []
-        self.scheduler = Scheduler({QUOTA_VIEW: QuotaView})
+        self._scheduler: Scheduler | None = None
         self._dispatcher: Dispatcher | None = None
         self._grpc: grpc.aio.Server | None = None
         self._health = health.aio.HealthServicer()
         self._http: HttpServer | None = None
         self._closing: asyncio.Task[None] | None = None
+
+    @property
+    def scheduler(self) -> Scheduler:
+        if self._scheduler is None:
+            raise RuntimeError("the server has not been started")
+        return self._scheduler
 
     @property
     def dispatcher(self) -> Dispatcher:
@@ -129,10 +137,11 @@ class Server:
         )
         # 3. Managers: what there is to share.
         await self._open_managers(port, self._state)
-        # 4. The dispatcher over them.
+        # 4. The scheduler, which counts what they have, and the dispatcher over all of them.
+        self._scheduler = Scheduler(_views(self._managers))
         queue = self.config.queue
         dispatcher = self._dispatcher = Dispatcher(
-            self.scheduler,
+            self._scheduler,
             self._managers,
             spool=self._state.path / "output",
             limits=DispatcherLimits(
@@ -188,18 +197,22 @@ class Server:
     async def _close(self) -> None:
         self._not_ready = "draining"
         await self._health.enter_graceful_shutdown()
-        if self._dispatcher is not None:
-            await self._dispatcher.aclose()
-        for manager in reversed(self._managers):
-            await manager.aclose()
-        if self._grpc is not None:
-            await self._grpc.stop(STOP_GRACE_S)
-        if self._http is not None:
-            await self._http.aclose()
-        if self._runtime is not None:
-            await asyncio.to_thread(shutil.rmtree, self._runtime, ignore_errors=True)
-        if self._state is not None:
-            await asyncio.to_thread(self._state.release)
+        # Pushed in the order of starting, unwound in reverse, each whatever the others raise.
+        async with AsyncExitStack() as stack:
+            if self._state is not None:
+                stack.push_async_callback(asyncio.to_thread, self._state.release)
+            if self._runtime is not None:
+                stack.push_async_callback(
+                    asyncio.to_thread, shutil.rmtree, self._runtime, ignore_errors=True
+                )
+            if self._http is not None:
+                stack.push_async_callback(self._http.aclose)
+            if self._grpc is not None:
+                stack.push_async_callback(self._grpc.stop, STOP_GRACE_S)
+            for manager in self._managers:
+                stack.push_async_callback(manager.aclose)
+            if self._dispatcher is not None:
+                stack.push_async_callback(self._dispatcher.aclose)
 
 
 def run(config: ServerConfig) -> int:
@@ -247,6 +260,15 @@ async def _unless(work: Any, stop: asyncio.Event) -> bool:
         return False
     finally:
         stopped.cancel()
+
+
+def _views(managers: Sequence[Manager]) -> dict[str, Callable[[Capacity], ResourceView]]:
+    """The views that come with their managers, by name."""
+    views: dict[str, Callable[[Capacity], ResourceView]] = {}
+    for manager in managers:
+        if isinstance(manager, QuotaHost):
+            views.update(manager.views())
+    return views
 
 
 def _bind(server: grpc.aio.Server, host: str, port: int) -> int:

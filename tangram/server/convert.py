@@ -255,9 +255,17 @@ def _step(spec: types_pb2.ActionSpec | trajectories_pb2.TrajectorySpec) -> int |
 
 
 def _timeout_s(timeout_s: float, body: str) -> float | None:
-    """A permit without a timeout is held until it is released or its task is gone."""
+    """None for a permit: it is held until it is released or its task is gone."""
+    if body == "permit":
+        if timeout_s:
+            raise InvalidRequest(
+                "timeout_s is for exec and call: a permit is held until it is released; "
+                "deadline_s limits its wait",
+                field="timeout_s",
+            )
+        return None
     if timeout_s == 0:
-        return None if body == "permit" else DEFAULT_TIMEOUT_S
+        return DEFAULT_TIMEOUT_S
     return validate.seconds(timeout_s, "timeout_s")
 
 

@@ -41,6 +41,7 @@ from ..scheduler import (
     Submitted,
     TrajectoryOpened,
 )
+from ..scheduler.model import CORES
 from .admission import (
     OVERLOAD_RETRY_S,
     QueueBound,
@@ -51,6 +52,7 @@ from .admission import (
 from .book import ActionBook
 from .failures import from_end, from_manager
 from .grants import GrantRun
+from .housekeeping import Housekeeping
 from .leases import TaskLeases
 from .log import EventLog, MemoryLog
 from .outputs import OutputArchive, OutputStore
@@ -67,9 +69,6 @@ from .reports import TaskTotals, explain, pool_status
 from .trajectories import TrajectoryBook
 
 log = logging.getLogger(__name__)
-
-HOUSEKEEPING_S = 1.0
-"""Between looks for detached actions, ended leases, passed ttls, old records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +124,20 @@ class Dispatcher:
             clock=clock,
             forget=scheduler.forget_trajectory,
         )
+        self._housekeeping = Housekeeping(
+            self._book,
+            self._trajectories,
+            self._leases,
+            self,
+            clock=clock,
+            detach_grace_s=self.limits.detach_grace_s,
+        )
 
     # -- life ------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Tell the scheduler what there is, and begin."""
+        await self._archive.clear()
         self._pump.start()
         by_node: dict[str, list[Manager]] = {CLUSTER: []}
         for manager in self._managers:
@@ -137,15 +145,15 @@ class Dispatcher:
         for node, managers in by_node.items():
             capacities = tuple(c for m in managers for c in m.capacities())
             await self._pump.post(NodeUp(node, 1, capacities))
-        self._spawn(self._keep_house())
+        self._spawn(self._housekeeping.run(), name="housekeeping")
 
     async def aclose(self) -> None:
-        """Refuse new work, end what runs, close every sandbox. Idempotent."""
+        """Refuse new work, end what runs, close every sandbox; the managers stay open. Idempotent."""
         if self.draining:
             return
         self.draining = True
         live = [record.id for record in self._book.live()]
-        await self._cancel_all(live, "the server shuts down")
+        await self.cancel_all(live, "the server shuts down")
         await self._trajectories.aclose()
         while self._grants:
             await asyncio.wait([t for t in self._tasks if t.get_name().startswith("grant")])
@@ -153,8 +161,6 @@ class Dispatcher:
         for task in list(self._tasks):
             task.cancel()
             await asyncio.wait([task])
-        for manager in self._managers:
-            await manager.aclose()
 
     def now(self) -> float:
         """Seconds on the server's monotonic clock, as in every record."""
@@ -168,7 +174,7 @@ class Dispatcher:
         The same id with the same settings again gives the same trajectory. Raises TangramError.
         """
         self._refuse_if_draining()
-        self._leases.renew(request.trajectory.task, self.now())
+        self._leases.touch(request.trajectory.task, self.now())
         if (known := self._trajectories.known(request)) is not None:
             return known
         if len(self._trajectories) >= self.limits.max_trajectories:
@@ -190,9 +196,7 @@ class Dispatcher:
 
     def trajectory(self, trajectory_id: str) -> TrajectoryRecord:
         """Raises NotFound."""
-        record = self._trajectories.get(trajectory_id)
-        self._leases.renew(record.request.trajectory.task, self.now())
-        return record
+        return self._trajectories.get(trajectory_id)
 
     async def wait_ready(self, trajectory_id: str, timeout_s: float | None) -> TrajectoryRecord:
         """The trajectory once it is ready, lost or closed, or as it stands after the timeout."""
@@ -207,7 +211,8 @@ class Dispatcher:
     async def sandbox_host(self, trajectory_id: str) -> SandboxHost:
         """Who serves its file calls, once its sandbox is ready. Raises NotFound,
         TrajectoryClosed, Lost, SandboxFailed."""
-        self.trajectory(trajectory_id)
+        task = self._trajectories.get(trajectory_id).request.trajectory.task
+        self._leases.touch(task, self.now())
         return await self._trajectories.host(trajectory_id)
 
     def keep_alive(self, task: str, lease_s: float) -> None:
@@ -222,9 +227,9 @@ class Dispatcher:
         The same id with the same body again gives the same action.
         """
         action = request.action
-        self._leases.renew(action.task, self.now())
+        self._leases.touch(action.task, self.now())
         if (known := self._book.find(action.id)) is not None:
-            known.asked_at = self.now()
+            self._asked_for(known)
             return same_body(known, request)
         self._refuse_if_draining()
         self._book.check_age(action.id)
@@ -242,28 +247,27 @@ class Dispatcher:
 
     async def wait(self, action_id: str, timeout_s: float | None = None) -> ActionRecord:
         """The action once it has ended, or as it stands after the timeout. Raises NotFound."""
-        record = self.record(action_id)
+        record = self.ask(action_id)
         await self._watch(record, timeout_s, record.done)
-        record.answered = record.answered or record.state.ended
-        return record
+        return _told(record)
 
     async def wait_running(self, action_id: str) -> ActionRecord:
         """The action once it runs, or has ended without. Raises NotFound."""
-        record = self.record(action_id)
+        record = self.ask(action_id)
         await self._watch(record, None, record.began)
-        return record
+        return _told(record)
 
     async def release_permit(self, action_id: str, retry_after_s: float | None) -> ActionRecord:
         """Give a permit back; `retry_after_s` closes its quota for that long. Idempotent."""
-        record = self.record(action_id)
+        record = self.ask(action_id)
         if not isinstance(record.request.payload, PermitSpec):
             raise FailedPrecondition(f"action {action_id!r} is no permit: cancel it instead")
         if (run := self._grants.get(action_id)) is not None:
             run.return_permit(retry_after_s)
             await record.done.wait()
         elif not record.state.ended:
-            await self._cancel_all([action_id], "released before it was granted")
-        return record
+            await self.cancel_all([action_id], "released before it was granted")
+        return _told(record)
 
     async def cancel(
         self,
@@ -290,7 +294,7 @@ class Dispatcher:
             and (step is None or record.request.action.step == step)
             and (not task or record.request.action.task == task)
         ]
-        await self._cancel_all(chosen, reason or "a client cancelled it")
+        await self.cancel_all(chosen, reason or "a client cancelled it")
         return chosen
 
     async def resize(self, action_id: str, amounts: Mapping[ResourceId, int]) -> None:
@@ -299,10 +303,13 @@ class Dispatcher:
         await self._pump.post(ResizeRequested(action_id, amounts))
 
     def record(self, action_id: str) -> ActionRecord:
-        """Raises NotFound. Counts as asking for it."""
+        """For looking at it: does not count as asking for it. Raises NotFound."""
+        return self._book.get(action_id)
+
+    def ask(self, action_id: str) -> ActionRecord:
+        """On behalf of its client: it is not detached now. Raises NotFound."""
         record = self._book.get(action_id)
-        record.asked_at = self.now()
-        self._leases.renew(record.request.action.task, record.asked_at)
+        self._asked_for(record)
         return record
 
     def records(self) -> Iterable[ActionRecord]:
@@ -350,7 +357,7 @@ class Dispatcher:
     def _grant(self, grant: Grant, now: float) -> None:
         record = self._book.get(grant.action)
         record.granted, record.node, record.token = now, grant.node, grant.token
-        record.cores = sum(n for r, n in grant.amounts.items() if r.kind == "cores")
+        record.cores = sum(n for r, n in grant.amounts.items() if r.kind == CORES)
         record.sandbox_wait_s = self._sandbox_wait_s(record, now)
         record.state = State.PREPARING
         run = GrantRun(
@@ -376,7 +383,7 @@ class Dispatcher:
         except ManagerError as error:
             log.warning("resizing action %s failed: %s", decision.action, error)
             amounts = run.grant.amounts
-        run.record.cores = sum(n for r, n in amounts.items() if r.kind == "cores")
+        run.record.cores = sum(n for r, n in amounts.items() if r.kind == CORES)
         await self._pump.post(Resized(decision.action, decision.token, amounts))
 
     def _end(self, end: End, now: float) -> None:
@@ -424,9 +431,6 @@ class Dispatcher:
         if self.draining:
             raise Unavailable("the server shuts down", retry_after=OVERLOAD_RETRY_S)
 
-    async def _cancel_all(self, action_ids: Iterable[str], reason: str) -> None:
-        await asyncio.gather(*(self._pump.post(CancelRequested(a, reason)) for a in action_ids))
-
     async def _watch(
         self, record: ActionRecord, timeout_s: float | None, event: asyncio.Event
     ) -> None:
@@ -435,42 +439,27 @@ class Dispatcher:
             await _within(timeout_s, event.wait())
         finally:
             record.watchers -= 1
-            record.asked_at = self.now()
+            self._asked_for(record)
 
-    # -- housekeeping ----------------------------------------------------------------------------
+    def _asked_for(self, record: ActionRecord) -> None:
+        record.asked_at = self.now()
+        self._leases.touch(record.request.action.task, record.asked_at)
 
-    async def _keep_house(self) -> None:
-        while True:
-            await asyncio.sleep(HOUSEKEEPING_S)
-            now = self.now()
-            await self._cancel_detached(now)
-            await self._close_overdue(now)
-            for record in self._book.drop_old(now):
-                self._scheduler.forget(record.id)
-                self._log.forget(record.id)
+    # -- for the housekeeping --------------------------------------------------------------------
 
-    async def _cancel_detached(self, now: float) -> None:
-        """An action that nobody asks for is cancelled, unless its task's lease holds."""
-        gone = [
-            record.id
-            for record in self._book.live()
-            if not record.watchers
-            and now - record.asked_at > self.limits.detach_grace_s
-            and not self._leases.holds(record.request.action.task, now)
-        ]
-        await self._cancel_all(gone, "no client asked for it any more")
+    async def cancel_all(self, action_ids: Iterable[str], reason: str) -> None:
+        """Cancel these; those that have ended stay as they are."""
+        await asyncio.gather(*(self._pump.post(CancelRequested(a, reason)) for a in action_ids))
 
-    async def _close_overdue(self, now: float) -> None:
-        """Trajectories end with their ttl or with their task's lease; under neither while an
-        action of theirs is being watched."""
-        ended_tasks = set(self._leases.expire(now))
-        watched = {r.request.action.trajectory for r in self._book.live() if r.watchers}
-        for record in self._trajectories.all():
-            ttl_s = record.request.ttl_s
-            over = ttl_s is not None and now - record.opened > ttl_s
-            left = record.request.trajectory.task in ended_tasks
-            if (over or left) and record.id not in watched:
-                await self._trajectories.close(record.id)
+    def close_soon(self, trajectory_id: str) -> None:
+        """Close it, without waiting for that."""
+        self._spawn(self._trajectories.close(trajectory_id), name=f"close {trajectory_id}")
+
+    def forget(self, record: ActionRecord) -> None:
+        """It is retained no longer."""
+        self._scheduler.forget(record.id)
+        self._log.forget(record.id)
+        self._spawn(self._archive.discard(record.output), name=f"discard output of {record.id}")
 
     def _spawn(
         self, work: Coroutine[Any, Any, Any], *, name: str | None = None
@@ -479,6 +468,12 @@ class Dispatcher:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _told(record: ActionRecord) -> ActionRecord:
+    """For an answer to its client: once it holds the end, it need not be kept for long."""
+    record.answered = record.answered or record.state.ended
+    return record
 
 
 async def _within(timeout_s: float | None, wait: Awaitable[Any]) -> None:

@@ -11,6 +11,7 @@ from ..errors import (
     Internal,
     Lost,
     NotFound,
+    ProviderUnavailable,
     Reason,
     SandboxFailed,
     TangramError,
@@ -42,8 +43,12 @@ _BY_END_REASON: dict[EndReason, tuple[type[TangramError], Reason]] = {
 }
 
 
-def from_manager(error: managers.ManagerError, *, action_id: str = "") -> TangramError:
-    """The client's error for what a manager raised."""
+def from_manager(
+    error: managers.ManagerError, *, action_id: str = "", kind: str = ""
+) -> TangramError:
+    """The client's error for what a manager raised, at an action of a kind if there was one."""
+    if kind == "call" and isinstance(error, managers.TemporaryError):
+        return ProviderUnavailable(str(error), action_id=action_id, retry_after=error.delay_s)
     if isinstance(error, managers.FileProblem):
         return FileError(f"{error.code}: {error}", reason=Reason.FILE, field="path")
     for manager_error, client_error, reason in _BY_MANAGER_ERROR:

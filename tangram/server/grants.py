@@ -1,7 +1,8 @@
 """One grant on its way: acquire its leases, tell that it starts, run it, release.
 
 Knows managers and events; the pump decides in which order events become facts. Every path ends in
-exactly one LeaseReleased (or LeaseLost), so that no unit stays taken.
+exactly one LeaseReleased, after its managers took everything back, so that no unit stays taken and none
+is free too early.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from ..errors import Cancelled, Internal, Reason, TangramError
 from ..managers.base import Lease, Manager, Outcome, PermitSpec, RunRequest, RunResult
-from ..managers.errors import LeaseLost, ManagerError
+from ..managers.errors import ManagerError
 from ..scheduler import (
     ActionEnded,
     Event,
@@ -23,7 +24,7 @@ from ..scheduler import (
     Started,
     State,
 )
-from ..scheduler import LeaseLost as LeaseLostEvent
+from ..scheduler.model import QUOTA_PREFIX
 from .failures import from_manager
 from .records import ActionRecord
 
@@ -56,7 +57,6 @@ class GrantRun:
         self._ended = ended
         self._leases: list[Lease] = []
         self._killed = False
-        self._lost = False
         self._permit_returned = asyncio.Event()
         self.retry_after_s: float | None = None
 
@@ -66,11 +66,9 @@ class GrantRun:
             await self._acquire()
             if not self._killed:
                 await self._start_and_run()
-        except LeaseLost as error:
-            self._lost = True
-            await self._post(LeaseLostEvent(self.record.id, self.grant.token, str(error)))
         except ManagerError as error:
-            await self._fail(from_manager(error, action_id=self.record.id))
+            kind = self.record.request.action.kind
+            await self._fail(from_manager(error, action_id=self.record.id, kind=kind))
         except Exception:
             log.exception("running action %s failed", self.record.id)
             message = "the server failed at running it; its log says why"
@@ -140,7 +138,7 @@ class GrantRun:
     async def _close_quotas(self, retry_after_s: float) -> None:
         until = self._clock() + retry_after_s
         for resource in self.grant.amounts:
-            if resource.kind.startswith("quota:"):
+            if resource.kind.startswith(QUOTA_PREFIX):
                 await self._post(QuotaClosed(resource, until))
 
     async def _fail(self, error: TangramError) -> None:
@@ -159,8 +157,7 @@ class GrantRun:
         for (manager, _), lease in zip(self._owners, self._leases, strict=False):
             try:
                 await manager.release(lease)
-            except ManagerError as error:
+            except Exception:
                 # The units come back all the same: a manager that cannot release has lost them.
-                log.warning("releasing %s of action %s: %s", lease, self.record.id, error)
-        if not self._lost:
-            await self._post(LeaseReleased(self.record.id, self.grant.token))
+                log.exception("releasing %s of action %s failed", lease, self.record.id)
+        await self._post(LeaseReleased(self.record.id, self.grant.token))

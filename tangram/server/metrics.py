@@ -6,6 +6,7 @@ are public.
 
 from __future__ import annotations
 
+from collections import Counter as Tally
 from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -100,9 +101,8 @@ class _PoolCollector(Collector):
         for quota in status.quotas:
             free = max(0, quota.limit - quota.in_use)
             _add(units, f"quota:{quota.name}", "", Units(quota.limit, quota.in_use, free))
-        for queue in status.queues:
-            for reason, amount in queue.units_by_reason.items():
-                waiting.add_metric((queue.resource, str(reason)), amount)
+        for (kind, reason), amount in _waiting_by_kind(status).items():
+            waiting.add_metric((kind, reason), amount)
         yield units
         yield waiting
 
@@ -115,7 +115,7 @@ class _PoolCollector(Collector):
             ),
             GaugeMetricFamily(
                 "tangram_waiting_units",
-                "Units that waiting actions need at least, by why they wait.",
+                "Units that waiting actions need at least, on all nodes, by why they wait.",
                 labels=("resource", "reason"),
             ),
         )
@@ -124,3 +124,13 @@ class _PoolCollector(Collector):
 def _add(family: GaugeMetricFamily, resource: str, node: str, units: Units) -> None:
     family.add_metric((resource, node, "granted"), units.granted)
     family.add_metric((resource, node, "free"), units.free)
+
+
+def _waiting_by_kind(status: PoolStatus) -> Tally[tuple[str, str]]:
+    """(kind of the resource, reason) -> units, so that `resource` is the same label as in
+    `tangram_units`."""
+    units: Tally[tuple[str, str]] = Tally()
+    for queue in status.queues:
+        for reason, amount in queue.units_by_reason.items():
+            units[queue.resource.kind, str(reason)] += amount
+    return units

@@ -9,6 +9,7 @@ the archive, which moves the oldest to disk.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
@@ -16,8 +17,12 @@ from pathlib import Path
 
 from ..managers.base import Stream
 
+log = logging.getLogger(__name__)
+
 STREAM_BYTES_MAX = 8 << 20
 """Most that is kept of one stream, whatever the request says."""
+
+_SUFFIX = ".out"
 
 
 @dataclass(slots=True)
@@ -99,6 +104,7 @@ class OutputStore:
         self._index: dict[Stream, list[tuple[int, int, int]]] = {}
         self._changed: asyncio.Event | None = None
         self.closed = False
+        self.forgotten = False
 
     def write(self, stream: Stream, offset: int, data: bytes) -> None:
         if self.closed:
@@ -146,25 +152,40 @@ class OutputStore:
     def memory_bytes(self) -> int:
         return sum(len(kept.head) + kept.tail_bytes for kept in self._kept.values())
 
-    def spill(self, path: Path) -> None:
-        """Move what is kept to a file; reading goes on from there. Blocks: call it in a thread."""
-        pieces = {stream: kept.pieces() for stream, kept in self._kept.items()}
-        index: dict[Stream, list[tuple[int, int, int]]] = {}
-        with path.open("wb") as file:
-            for stream, parts in pieces.items():
-                index[stream] = []
-                for offset, data in parts:
-                    index[stream].append((offset, file.tell(), len(data)))
-                    file.write(data)
+    async def spill(self, path: Path) -> None:
+        """Move what is kept to a file; reading goes on from there. Raises OSError: all is still
+        in memory then, and no file is left."""
+        index = await asyncio.to_thread(self._write_to, path)
         self._index, self._spilled = index, path
+        self._empty()
+
+    def forget(self) -> Path | None:
+        """Keep nothing any more; returns the file that held it, which is the caller's to remove."""
+        path, self._spilled, self._index = self._spilled, None, {}
+        self.forgotten = True
+        self._empty()
+        return path
+
+    def _empty(self) -> None:
         for kept in self._kept.values():
             kept.head, kept.tail, kept.tail_bytes = bytearray(), deque(), 0
 
-    def discard(self) -> None:
-        """Forget it, on disk too."""
-        if self._spilled is not None:
-            self._spilled.unlink(missing_ok=True)
-            self._spilled, self._index = None, {}
+    def _write_to(self, path: Path) -> dict[Stream, list[tuple[int, int, int]]]:
+        """Blocks: for a thread."""
+        pieces = {stream: kept.pieces() for stream, kept in self._kept.items()}
+        index: dict[Stream, list[tuple[int, int, int]]] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with path.open("wb") as file:
+                for stream, parts in pieces.items():
+                    index[stream] = []
+                    for offset, data in parts:
+                        index[stream].append((offset, file.tell(), len(data)))
+                        file.write(data)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+        return index
 
     def _pieces(self, stream: Stream) -> list[tuple[int, bytes]]:
         if self._spilled is None:
@@ -185,22 +206,56 @@ class OutputArchive:
     """Stores of ended actions: at most `memory_bytes_max` in memory, the oldest move to disk."""
 
     def __init__(self, folder: Path, memory_bytes_max: int) -> None:
+        """Nobody else may write into `folder`; it is made when the first store moves there."""
         self._folder = folder
         self._memory_bytes_max = memory_bytes_max
-        self._in_memory: OrderedDict[int, tuple[OutputStore, int]] = OrderedDict()
+        self._in_memory: OrderedDict[OutputStore, int] = OrderedDict()
         self._memory_bytes = 0
         self._number = 0
+        # One move at a time: a store that is discarded must not be half-way to its file.
+        self._moving = asyncio.Lock()
+
+    @property
+    def memory_bytes(self) -> int:
+        """What its stores hold in memory."""
+        return self._memory_bytes
+
+    async def clear(self) -> None:
+        """Remove the files that an earlier life left; for the start, before anything is added."""
+        await asyncio.to_thread(self._clear)
 
     async def add(self, store: OutputStore) -> None:
-        size = store.memory_bytes
-        self._number += 1
-        self._in_memory[self._number] = (store, size)
-        self._memory_bytes += size
-        while self._memory_bytes > self._memory_bytes_max:
-            number, (oldest, oldest_size) = self._in_memory.popitem(last=False)
-            self._memory_bytes -= oldest_size
-            await asyncio.to_thread(self._spill, oldest, number)
+        """Take a store on, once its action has ended. Output that can not be moved to disk is lost,
+        and the log says so: the memory is not there to wait for room on a disk."""
+        if store.forgotten:
+            return
+        self._in_memory[store] = store.memory_bytes
+        self._memory_bytes += self._in_memory[store]
+        async with self._moving:
+            while self._memory_bytes > self._memory_bytes_max:
+                oldest, size_bytes = self._in_memory.popitem(last=False)
+                try:
+                    await self._move(oldest)
+                finally:
+                    self._memory_bytes -= size_bytes
 
-    def _spill(self, store: OutputStore, number: int) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        store.spill(self._folder / f"{number}.out")
+    async def discard(self, store: OutputStore) -> None:
+        """Forget a store, in memory and on disk, wherever it is by now. Idempotent."""
+        self._memory_bytes -= self._in_memory.pop(store, 0)
+        async with self._moving:
+            path = store.forget()
+        if path is not None:
+            await asyncio.to_thread(path.unlink, missing_ok=True)
+
+    async def _move(self, store: OutputStore) -> None:
+        self._number += 1
+        path = self._folder / f"{self._number}{_SUFFIX}"
+        try:
+            await store.spill(path)
+        except OSError as error:
+            log.error("output of an ended action is lost: it cannot move to %s: %s", path, error)
+            store.forget()
+
+    def _clear(self) -> None:
+        for path in self._folder.glob(f"*{_SUFFIX}"):
+            path.unlink(missing_ok=True)

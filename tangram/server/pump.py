@@ -66,7 +66,13 @@ class Pump:
             batch = list(self._inbox)
             self._inbox.clear()
             now = self._clock()
-            await self._log.commit(now, [event for event, _ in batch])
+            try:
+                await self._log.commit(now, [event for event, _ in batch])
+            except Exception as error:  # nothing of it happened, and everybody is told
+                log.exception("committing %d events failed", len(batch))
+                for _, handled in batch:
+                    handled.set_exception(error)
+                continue
             for event, handled in batch:
                 self._handle(event, handled, now)
             self._set_timer(now)
@@ -74,13 +80,17 @@ class Pump:
     def _handle(self, event: Event, handled: asyncio.Future[None], now: float) -> None:
         try:
             decisions = self._scheduler.handle(event, now)
-            self._log.decided(now, decisions)
-            for decision in decisions:
-                self._execute(decision, now)
         except Exception as error:  # one bad event must not stop all others
             log.exception("handling %r failed", event)
             if not handled.done():
                 handled.set_exception(error)
+            return
+        self._log.decided(now, decisions)
+        for decision in decisions:
+            try:
+                self._execute(decision, now)
+            except Exception:  # nor one bad decision the rest
+                log.exception("executing %r failed", decision)
         if not handled.done():
             handled.set_result(None)
 

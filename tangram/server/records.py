@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from ..errors import TangramError
 from ..managers.base import Payload, RunResult, SandboxInfo, SandboxSpec
-from ..scheduler import Action, EndReason, State, Trajectory, WaitReason
+from ..scheduler import Action, EndReason, ResourceId, State, Trajectory, WaitReason
 from .outputs import OutputStore
 
 
@@ -123,7 +124,7 @@ class TrajectoryRequest:
     fingerprint: bytes
 
 
-class TrajectoryState:
+class TrajectoryState(StrEnum):
     """States of a trajectory, as in `tangram.v1.TrajectoryState`."""
 
     WAITING = "waiting"
@@ -137,7 +138,7 @@ class TrajectoryState:
 class TrajectoryRecord:
     request: TrajectoryRequest
     opened: float
-    state: str = TrajectoryState.WAITING
+    state: TrajectoryState = TrajectoryState.WAITING
     node: str = ""
     token: int = 0
     message: str = ""
@@ -183,7 +184,7 @@ class QuotaStatus:
 
 @dataclass(frozen=True, slots=True)
 class QueueStatus:
-    resource: str
+    resource: ResourceId
     waiting: int
     reason: str
     """The commonest."""

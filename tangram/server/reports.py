@@ -9,9 +9,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
-from ..managers.base import Manager, SandboxHost
-from ..managers.quota import QuotaView
-from ..managers.quota.manager import QuotaManager
+from ..managers.base import Manager, QuotaHost, SandboxHost
 from ..scheduler import CLUSTER, Explanation, ResourceId, Scheduler, WaitSpan
 from ..scheduler.model import CORES, MEMORY, QUOTA_PREFIX, WaitReason
 from .log import LogItem
@@ -132,7 +130,7 @@ def pool_status(
         ),
         quotas=tuple(_quota_statuses(scheduler, managers, now)),
         queues=tuple(
-            QueueStatus(str(resource), q.count, str(q.reason), q.units, q.units_by_reason)
+            QueueStatus(resource, q.count, str(q.reason), q.units, q.units_by_reason)
             for resource, q in scheduler.waiting().items()
         ),
         tasks=totals.statuses(live, trajectories),
@@ -184,13 +182,12 @@ def _quota_statuses(
     scheduler: Scheduler, managers: Sequence[Manager], now: float
 ) -> Iterator[QuotaStatus]:
     for manager in managers:
-        if not isinstance(manager, QuotaManager):
+        if not isinstance(manager, QuotaHost):
             continue
         for capacity in manager.capacities():
             view = scheduler.view(capacity.resource)
-            assert isinstance(view, QuotaView)
             name = capacity.resource.kind.removeprefix(QUOTA_PREFIX)
-            closed_until = view.closed_until(now)
+            closed_until = manager.closed_until(view, now)
             yield QuotaStatus(
                 name=name,
                 limit=view.largest(),

@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 START_TRIES_MAX = 3
 """Starts of one sandbox before its trajectory is lost; only temporary failures are tried again."""
 
+REMOVE_TRIES_MAX = 3
+"""Attempts to remove one sandbox: what cannot be killed now may be gone in a second."""
+
 GONE_RETAINED_MAX = 10_000
 """Closed and lost trajectories that are remembered, so that a late call is told `closed`, not `unknown`."""
 
@@ -71,6 +74,11 @@ class TrajectoryBook:
     def all(self) -> list[TrajectoryRecord]:
         """Those that are retained, gone ones too, oldest first."""
         return list(self._records.values())
+
+    def open(self) -> list[TrajectoryRecord]:
+        """Those that are neither closed nor lost."""
+        over = (TrajectoryState.CLOSED, TrajectoryState.LOST)
+        return [record for record in self._records.values() if record.state not in over]
 
     def get(self, trajectory_id: str) -> TrajectoryRecord:
         """Raises NotFound."""
@@ -160,8 +168,11 @@ class TrajectoryBook:
         await self._remove(record)
 
     async def aclose(self) -> None:
-        """Close all. Idempotent."""
-        await asyncio.gather(*(self.close(record.id) for record in self.all()))
+        """Close all; what cannot be closed is logged. Idempotent."""
+        closings = (self.close(record.id) for record in self.all())
+        for outcome in await asyncio.gather(*closings, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                log.error("closing a trajectory failed: %s", outcome)
 
     async def _start(self, record: TrajectoryRecord) -> None:
         try:
@@ -173,6 +184,8 @@ class TrajectoryBook:
             await self._lose(record, EndReason.SANDBOX_FAILED, f"the server failed: {error!r}")
         else:
             record.info, record.ready_at = info, self._clock()
+            if record.state is not TrajectoryState.STARTING:
+                return  # Closed meanwhile, by somebody who removes the sandbox too.
             self._settle(record, TrajectoryState.READY, "")
             await self._post(SandboxReady(record.id, record.token))
         finally:
@@ -204,16 +217,27 @@ class TrajectoryBook:
         await self._remove(record)
 
     async def _remove(self, record: TrajectoryRecord) -> None:
+        """Remove its sandbox and free its memory. If the sandbox cannot be removed, its memory stays
+        reserved: it is in use."""
         try:
             if record.placed is not None:
-                await self._hosts[record.node].close(record.id)
-        finally:
-            if record.placed is not None:
+                await self._close_with_retries(record)
                 await self._post(TrajectoryReleased(record.id, record.token))
-            record.gone.set()
             self._retain(record)
+        finally:
+            record.gone.set()
 
-    def _settle(self, record: TrajectoryRecord, state: str, message: str) -> None:
+    async def _close_with_retries(self, record: TrajectoryRecord) -> None:
+        host = self._hosts[record.node]
+        for _ in range(REMOVE_TRIES_MAX - 1):
+            try:
+                return await host.close(record.id)
+            except TemporaryError as error:
+                log.warning("removing the sandbox of %s: %s", record.id, error)
+                await asyncio.sleep(error.delay_s)
+        return await host.close(record.id)
+
+    def _settle(self, record: TrajectoryRecord, state: TrajectoryState, message: str) -> None:
         record.state, record.message = state, message
         record.settled.set()
 

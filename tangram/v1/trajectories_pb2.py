@@ -22,9 +22,10 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from tangram.v1 import types_pb2 as tangram_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtangram/v1/trajectories.proto\x12\ntangram.v1\"\xf0\x03\n\x0eTrajectorySpec\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\r\n\x05image\x18\x03 \x01(\t\x12\r\n\x05group\x18\x04 \x01(\t\x12\x11\n\x04step\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x10\n\x08priority\x18\x06 \x01(\x05\x12\x36\n\x06labels\x18\x07 \x03(\x0b\x32&.tangram.v1.TrajectorySpec.LabelsEntry\x12\x14\n\x0cmemory_bytes\x18\x08 \x01(\x03\x12\x12\n\ndisk_bytes\x18\t \x01(\x03\x12\x11\n\tshm_bytes\x18\n \x01(\x03\x12\x0f\n\x07network\x18\x0b \x01(\t\x12\x0c\n\x04user\x18\x0c \x01(\t\x12\x0f\n\x07workdir\x18\r \x01(\t\x12\x30\n\x03\x65nv\x18\x0e \x03(\x0b\x32#.tangram.v1.TrajectorySpec.EnvEntry\x12\r\n\x05shell\x18\x0f \x03(\t\x12\x13\n\x0b\x63oncurrency\x18\x10 \x01(\x05\x12\x12\n\x05ttl_s\x18\x11 \x01(\x01H\x01\x88\x01\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05_stepB\x08\n\x06_ttl_sJ\x04\x08\x12\x10\x19\"\x86\x02\n\nTrajectory\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12*\n\x05state\x18\x03 \x01(\x0e\x32\x1b.tangram.v1.TrajectoryState\x12\x0c\n\x04node\x18\x04 \x01(\t\x12\x10\n\x08launcher\x18\x05 \x01(\t\x12\r\n\x05image\x18\x06 \x01(\t\x12\x0f\n\x07message\x18\x07 \x01(\t\x12\x32\n\x06limits\x18\x08 \x03(\x0b\x32\".tangram.v1.Trajectory.LimitsEntry\x12\x0f\n\x07workdir\x18\t \x01(\t\x1a-\n\x0bLimitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"=\n\x0bOpenRequest\x12.\n\ntrajectory\x18\x01 \x01(\x0b\x32\x1a.tangram.v1.TrajectorySpec\":\n\x0cOpenResponse\x12*\n\ntrajectory\x18\x01 \x01(\x0b\x32\x16.tangram.v1.Trajectory\"G\n\rAttachRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x19\n\x0cwait_ready_s\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\x0f\n\r_wait_ready_s\"<\n\x0e\x41ttachResponse\x12*\n\ntrajectory\x18\x01 \x01(\x0b\x32\x16.tangram.v1.Trajectory\"1\n\x10KeepAliveRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0f\n\x07lease_s\x18\x02 \x01(\x01\"\x13\n\x11KeepAliveResponse\"\x1a\n\x0c\x43loseRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x0f\n\rCloseResponse\"R\n\x0fReadFileRequest\x12\x12\n\ntrajectory\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\r\n\x05limit\x18\x04 \x01(\x03\".\n\x10ReadFileResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0c\n\x04size\x18\x02 \x01(\x03\"P\n\x10WriteFileRequest\x12\x12\n\ntrajectory\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0c\n\x04mode\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"!\n\x11WriteFileResponse\x12\x0c\n\x04size\x18\x01 \x01(\x03\"k\n\x08\x46ileInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0c\n\x04size\x18\x03 \x01(\x03\x12\x0c\n\x04mode\x18\x04 \x01(\r\x12\x17\n\x0fmodified_unix_s\x18\x05 \x01(\x01\x12\x0e\n\x06target\x18\x06 \x01(\t\"4\n\x10ListFilesRequest\x12\x12\n\ntrajectory\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"8\n\x11ListFilesResponse\x12#\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x14.tangram.v1.FileInfo\"/\n\x0bStatRequest\x12\x12\n\ntrajectory\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"2\n\x0cStatResponse\x12\"\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x14.tangram.v1.FileInfo*\xc4\x01\n\x0fTrajectoryState\x12 \n\x1cTRAJECTORY_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18TRAJECTORY_STATE_WAITING\x10\x01\x12\x1d\n\x19TRAJECTORY_STATE_STARTING\x10\x02\x12\x1a\n\x16TRAJECTORY_STATE_READY\x10\x03\x12\x19\n\x15TRAJECTORY_STATE_LOST\x10\x04\x12\x1b\n\x17TRAJECTORY_STATE_CLOSED\x10\x05\x32\xac\x04\n\x0cTrajectories\x12\x39\n\x04Open\x12\x17.tangram.v1.OpenRequest\x1a\x18.tangram.v1.OpenResponse\x12?\n\x06\x41ttach\x12\x19.tangram.v1.AttachRequest\x1a\x1a.tangram.v1.AttachResponse\x12H\n\tKeepAlive\x12\x1c.tangram.v1.KeepAliveRequest\x1a\x1d.tangram.v1.KeepAliveResponse\x12<\n\x05\x43lose\x12\x18.tangram.v1.CloseRequest\x1a\x19.tangram.v1.CloseResponse\x12G\n\x08ReadFile\x12\x1b.tangram.v1.ReadFileRequest\x1a\x1c.tangram.v1.ReadFileResponse0\x01\x12J\n\tWriteFile\x12\x1c.tangram.v1.WriteFileRequest\x1a\x1d.tangram.v1.WriteFileResponse(\x01\x12H\n\tListFiles\x12\x1c.tangram.v1.ListFilesRequest\x1a\x1d.tangram.v1.ListFilesResponse\x12\x39\n\x04Stat\x12\x17.tangram.v1.StatRequest\x1a\x18.tangram.v1.StatResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtangram/v1/trajectories.proto\x12\ntangram.v1\x1a\x16tangram/v1/types.proto\"\xf0\x03\n\x0eTrajectorySpec\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\r\n\x05image\x18\x03 \x01(\t\x12\r\n\x05group\x18\x04 \x01(\t\x12\x11\n\x04step\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x10\n\x08priority\x18\x06 \x01(\x05\x12\x36\n\x06labels\x18\x07 \x03(\x0b\x32&.tangram.v1.TrajectorySpec.LabelsEntry\x12\x14\n\x0cmemory_bytes\x18\x08 \x01(\x03\x12\x12\n\ndisk_bytes\x18\t \x01(\x03\x12\x11\n\tshm_bytes\x18\n \x01(\x03\x12\x0f\n\x07network\x18\x0b \x01(\t\x12\x0c\n\x04user\x18\x0c \x01(\t\x12\x0f\n\x07workdir\x18\r \x01(\t\x12\x30\n\x03\x65nv\x18\x0e \x03(\x0b\x32#.tangram.v1.TrajectorySpec.EnvEntry\x12\r\n\x05shell\x18\x0f \x03(\t\x12\x13\n\x0b\x63oncurrency\x18\x10 \x01(\x05\x12\x12\n\x05ttl_s\x18\x11 \x01(\x01H\x01\x88\x01\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05_stepB\x08\n\x06_ttl_sJ\x04\x08\x12\x10\x19\"\xa8\x02\n\nTrajectory\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12*\n\x05state\x18\x03 \x01(\x0e\x32\x1b.tangram.v1.TrajectoryState\x12\x0c\n\x04node\x18\x04 \x01(\t\x12\x10\n\x08launcher\x18\x05 \x01(\t\x12\r\n\x05image\x18\x06 \x01(\t\x12\x0f\n\x07message\x18\x07 \x01(\t\x12\x32\n\x06limits\x18\x08 \x03(\x0b\x32\".tangram.v1.Trajectory.LimitsEntry\x12\x0f\n\x07workdir\x18\t \x01(\t\x12 \n\x05\x65rror\x18\n \x01(\x0b\x32\x11.tangram.v1.Error\x1a-\n\x0bLimitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"=\n\x0bOpenRequest\x12.\n\ntrajectory\x18\x01 \x01(\x0b\x32\x1a.tangram.v1.TrajectorySpec\":\n\x0cOpenResponse\x12*\n\ntrajectory\x18\x01 \x01(\x0b\x32\x16.tangram.v1.Trajectory\"G\n\rAttachRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x19\n\x0cwait_ready_s\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\x0f\n\r_wait_ready_s\"<\n\x0e\x41ttachResponse\x12*\n\ntrajectory\x18\x01 \x01(\x0b\x32\x16.tangram.v1.Trajectory\"1\n\x10KeepAliveRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0f\n\x07lease_s\x18\x02 \x01(\x01\"\x13\n\x11KeepAliveResponse\"\x1a\n\x0c\x43loseRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x0f\n\rCloseResponse\"R\n\x0fReadFileRequest\x12\x12\n\ntrajectory\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\r\n\x05limit\x18\x04 \x01(\x03\".\n\x10ReadFileResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0c\n\x04size\x18\x02 \x01(\x03\"P\n\x10WriteFileRequest\x12\x12\n\ntrajectory\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0c\n\x04mode\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"!\n\x11WriteFileResponse\x12\x0c\n\x04size\x18\x01 \x01(\x03\"k\n\x08\x46ileInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0c\n\x04size\x18\x03 \x01(\x03\x12\x0c\n\x04mode\x18\x04 \x01(\r\x12\x17\n\x0fmodified_unix_s\x18\x05 \x01(\x01\x12\x0e\n\x06target\x18\x06 \x01(\t\"4\n\x10ListFilesRequest\x12\x12\n\ntrajectory\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"8\n\x11ListFilesResponse\x12#\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x14.tangram.v1.FileInfo\"/\n\x0bStatRequest\x12\x12\n\ntrajectory\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"2\n\x0cStatResponse\x12\"\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x14.tangram.v1.FileInfo*\xc4\x01\n\x0fTrajectoryState\x12 \n\x1cTRAJECTORY_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18TRAJECTORY_STATE_WAITING\x10\x01\x12\x1d\n\x19TRAJECTORY_STATE_STARTING\x10\x02\x12\x1a\n\x16TRAJECTORY_STATE_READY\x10\x03\x12\x19\n\x15TRAJECTORY_STATE_LOST\x10\x04\x12\x1b\n\x17TRAJECTORY_STATE_CLOSED\x10\x05\x32\xac\x04\n\x0cTrajectories\x12\x39\n\x04Open\x12\x17.tangram.v1.OpenRequest\x1a\x18.tangram.v1.OpenResponse\x12?\n\x06\x41ttach\x12\x19.tangram.v1.AttachRequest\x1a\x1a.tangram.v1.AttachResponse\x12H\n\tKeepAlive\x12\x1c.tangram.v1.KeepAliveRequest\x1a\x1d.tangram.v1.KeepAliveResponse\x12<\n\x05\x43lose\x12\x18.tangram.v1.CloseRequest\x1a\x19.tangram.v1.CloseResponse\x12G\n\x08ReadFile\x12\x1b.tangram.v1.ReadFileRequest\x1a\x1c.tangram.v1.ReadFileResponse0\x01\x12J\n\tWriteFile\x12\x1c.tangram.v1.WriteFileRequest\x1a\x1d.tangram.v1.WriteFileResponse(\x01\x12H\n\tListFiles\x12\x1c.tangram.v1.ListFilesRequest\x1a\x1d.tangram.v1.ListFilesResponse\x12\x39\n\x04Stat\x12\x17.tangram.v1.StatRequest\x1a\x18.tangram.v1.StatResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,52 +38,52 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRAJECTORYSPEC_ENVENTRY']._serialized_options = b'8\001'
   _globals['_TRAJECTORY_LIMITSENTRY']._loaded_options = None
   _globals['_TRAJECTORY_LIMITSENTRY']._serialized_options = b'8\001'
-  _globals['_TRAJECTORYSTATE']._serialized_start=1756
-  _globals['_TRAJECTORYSTATE']._serialized_end=1952
-  _globals['_TRAJECTORYSPEC']._serialized_start=46
-  _globals['_TRAJECTORYSPEC']._serialized_end=542
-  _globals['_TRAJECTORYSPEC_LABELSENTRY']._serialized_start=428
-  _globals['_TRAJECTORYSPEC_LABELSENTRY']._serialized_end=473
-  _globals['_TRAJECTORYSPEC_ENVENTRY']._serialized_start=475
-  _globals['_TRAJECTORYSPEC_ENVENTRY']._serialized_end=517
-  _globals['_TRAJECTORY']._serialized_start=545
-  _globals['_TRAJECTORY']._serialized_end=807
-  _globals['_TRAJECTORY_LIMITSENTRY']._serialized_start=762
-  _globals['_TRAJECTORY_LIMITSENTRY']._serialized_end=807
-  _globals['_OPENREQUEST']._serialized_start=809
-  _globals['_OPENREQUEST']._serialized_end=870
-  _globals['_OPENRESPONSE']._serialized_start=872
-  _globals['_OPENRESPONSE']._serialized_end=930
-  _globals['_ATTACHREQUEST']._serialized_start=932
-  _globals['_ATTACHREQUEST']._serialized_end=1003
-  _globals['_ATTACHRESPONSE']._serialized_start=1005
-  _globals['_ATTACHRESPONSE']._serialized_end=1065
-  _globals['_KEEPALIVEREQUEST']._serialized_start=1067
-  _globals['_KEEPALIVEREQUEST']._serialized_end=1116
-  _globals['_KEEPALIVERESPONSE']._serialized_start=1118
-  _globals['_KEEPALIVERESPONSE']._serialized_end=1137
-  _globals['_CLOSEREQUEST']._serialized_start=1139
-  _globals['_CLOSEREQUEST']._serialized_end=1165
-  _globals['_CLOSERESPONSE']._serialized_start=1167
-  _globals['_CLOSERESPONSE']._serialized_end=1182
-  _globals['_READFILEREQUEST']._serialized_start=1184
-  _globals['_READFILEREQUEST']._serialized_end=1266
-  _globals['_READFILERESPONSE']._serialized_start=1268
-  _globals['_READFILERESPONSE']._serialized_end=1314
-  _globals['_WRITEFILEREQUEST']._serialized_start=1316
-  _globals['_WRITEFILEREQUEST']._serialized_end=1396
-  _globals['_WRITEFILERESPONSE']._serialized_start=1398
-  _globals['_WRITEFILERESPONSE']._serialized_end=1431
-  _globals['_FILEINFO']._serialized_start=1433
-  _globals['_FILEINFO']._serialized_end=1540
-  _globals['_LISTFILESREQUEST']._serialized_start=1542
-  _globals['_LISTFILESREQUEST']._serialized_end=1594
-  _globals['_LISTFILESRESPONSE']._serialized_start=1596
-  _globals['_LISTFILESRESPONSE']._serialized_end=1652
-  _globals['_STATREQUEST']._serialized_start=1654
-  _globals['_STATREQUEST']._serialized_end=1701
-  _globals['_STATRESPONSE']._serialized_start=1703
-  _globals['_STATRESPONSE']._serialized_end=1753
-  _globals['_TRAJECTORIES']._serialized_start=1955
-  _globals['_TRAJECTORIES']._serialized_end=2511
+  _globals['_TRAJECTORYSTATE']._serialized_start=1814
+  _globals['_TRAJECTORYSTATE']._serialized_end=2010
+  _globals['_TRAJECTORYSPEC']._serialized_start=70
+  _globals['_TRAJECTORYSPEC']._serialized_end=566
+  _globals['_TRAJECTORYSPEC_LABELSENTRY']._serialized_start=452
+  _globals['_TRAJECTORYSPEC_LABELSENTRY']._serialized_end=497
+  _globals['_TRAJECTORYSPEC_ENVENTRY']._serialized_start=499
+  _globals['_TRAJECTORYSPEC_ENVENTRY']._serialized_end=541
+  _globals['_TRAJECTORY']._serialized_start=569
+  _globals['_TRAJECTORY']._serialized_end=865
+  _globals['_TRAJECTORY_LIMITSENTRY']._serialized_start=820
+  _globals['_TRAJECTORY_LIMITSENTRY']._serialized_end=865
+  _globals['_OPENREQUEST']._serialized_start=867
+  _globals['_OPENREQUEST']._serialized_end=928
+  _globals['_OPENRESPONSE']._serialized_start=930
+  _globals['_OPENRESPONSE']._serialized_end=988
+  _globals['_ATTACHREQUEST']._serialized_start=990
+  _globals['_ATTACHREQUEST']._serialized_end=1061
+  _globals['_ATTACHRESPONSE']._serialized_start=1063
+  _globals['_ATTACHRESPONSE']._serialized_end=1123
+  _globals['_KEEPALIVEREQUEST']._serialized_start=1125
+  _globals['_KEEPALIVEREQUEST']._serialized_end=1174
+  _globals['_KEEPALIVERESPONSE']._serialized_start=1176
+  _globals['_KEEPALIVERESPONSE']._serialized_end=1195
+  _globals['_CLOSEREQUEST']._serialized_start=1197
+  _globals['_CLOSEREQUEST']._serialized_end=1223
+  _globals['_CLOSERESPONSE']._serialized_start=1225
+  _globals['_CLOSERESPONSE']._serialized_end=1240
+  _globals['_READFILEREQUEST']._serialized_start=1242
+  _globals['_READFILEREQUEST']._serialized_end=1324
+  _globals['_READFILERESPONSE']._serialized_start=1326
+  _globals['_READFILERESPONSE']._serialized_end=1372
+  _globals['_WRITEFILEREQUEST']._serialized_start=1374
+  _globals['_WRITEFILEREQUEST']._serialized_end=1454
+  _globals['_WRITEFILERESPONSE']._serialized_start=1456
+  _globals['_WRITEFILERESPONSE']._serialized_end=1489
+  _globals['_FILEINFO']._serialized_start=1491
+  _globals['_FILEINFO']._serialized_end=1598
+  _globals['_LISTFILESREQUEST']._serialized_start=1600
+  _globals['_LISTFILESREQUEST']._serialized_end=1652
+  _globals['_LISTFILESRESPONSE']._serialized_start=1654
+  _globals['_LISTFILESRESPONSE']._serialized_end=1710
+  _globals['_STATREQUEST']._serialized_start=1712
+  _globals['_STATREQUEST']._serialized_end=1759
+  _globals['_STATRESPONSE']._serialized_start=1761
+  _globals['_STATRESPONSE']._serialized_end=1811
+  _globals['_TRAJECTORIES']._serialized_start=2013
+  _globals['_TRAJECTORIES']._serialized_end=2569
 # @@protoc_insertion_point(module_scope)

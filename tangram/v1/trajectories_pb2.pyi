@@ -1,3 +1,4 @@
+from tangram.v1 import types_pb2 as _types_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -74,7 +75,7 @@ class TrajectorySpec(_message.Message):
     def __init__(self, id: _Optional[str] = ..., task: _Optional[str] = ..., image: _Optional[str] = ..., group: _Optional[str] = ..., step: _Optional[int] = ..., priority: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., memory_bytes: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., shm_bytes: _Optional[int] = ..., network: _Optional[str] = ..., user: _Optional[str] = ..., workdir: _Optional[str] = ..., env: _Optional[_Mapping[str, str]] = ..., shell: _Optional[_Iterable[str]] = ..., concurrency: _Optional[int] = ..., ttl_s: _Optional[float] = ...) -> None: ...
 
 class Trajectory(_message.Message):
-    __slots__ = ("id", "task", "state", "node", "launcher", "image", "message", "limits", "workdir")
+    __slots__ = ("id", "task", "state", "node", "launcher", "image", "message", "limits", "workdir", "error")
     class LimitsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -91,6 +92,7 @@ class Trajectory(_message.Message):
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     WORKDIR_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
     id: str
     task: str
     state: TrajectoryState
@@ -100,7 +102,8 @@ class Trajectory(_message.Message):
     message: str
     limits: _containers.ScalarMap[str, str]
     workdir: str
-    def __init__(self, id: _Optional[str] = ..., task: _Optional[str] = ..., state: _Optional[_Union[TrajectoryState, str]] = ..., node: _Optional[str] = ..., launcher: _Optional[str] = ..., image: _Optional[str] = ..., message: _Optional[str] = ..., limits: _Optional[_Mapping[str, str]] = ..., workdir: _Optional[str] = ...) -> None: ...
+    error: _types_pb2.Error
+    def __init__(self, id: _Optional[str] = ..., task: _Optional[str] = ..., state: _Optional[_Union[TrajectoryState, str]] = ..., node: _Optional[str] = ..., launcher: _Optional[str] = ..., image: _Optional[str] = ..., message: _Optional[str] = ..., limits: _Optional[_Mapping[str, str]] = ..., workdir: _Optional[str] = ..., error: _Optional[_Union[_types_pb2.Error, _Mapping]] = ...) -> None: ...
 
 class OpenRequest(_message.Message):
     __slots__ = ("trajectory",)

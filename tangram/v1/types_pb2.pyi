@@ -122,7 +122,7 @@ class PermitSpec(_message.Message):
     def __init__(self, quota: _Optional[str] = ..., amount: _Optional[int] = ...) -> None: ...
 
 class ActionSpec(_message.Message):
-    __slots__ = ("id", "task", "trajectory", "priority", "group", "step", "labels", "cores", "timeout_s", "deadline_s", "profile", "idempotent", "exec", "call", "permit")
+    __slots__ = ("id", "task", "trajectory", "priority", "group", "step", "labels", "cores", "timeout_s", "deadline_s", "profile", "exec", "call", "permit")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -141,7 +141,6 @@ class ActionSpec(_message.Message):
     TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
-    IDEMPOTENT_FIELD_NUMBER: _ClassVar[int]
     EXEC_FIELD_NUMBER: _ClassVar[int]
     CALL_FIELD_NUMBER: _ClassVar[int]
     PERMIT_FIELD_NUMBER: _ClassVar[int]
@@ -156,11 +155,10 @@ class ActionSpec(_message.Message):
     timeout_s: float
     deadline_s: float
     profile: Profile
-    idempotent: bool
     exec: Exec
     call: Call
     permit: PermitSpec
-    def __init__(self, id: _Optional[str] = ..., task: _Optional[str] = ..., trajectory: _Optional[str] = ..., priority: _Optional[int] = ..., group: _Optional[str] = ..., step: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., cores: _Optional[_Union[Amounts, _Mapping]] = ..., timeout_s: _Optional[float] = ..., deadline_s: _Optional[float] = ..., profile: _Optional[_Union[Profile, _Mapping]] = ..., idempotent: bool = ..., exec: _Optional[_Union[Exec, _Mapping]] = ..., call: _Optional[_Union[Call, _Mapping]] = ..., permit: _Optional[_Union[PermitSpec, _Mapping]] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., task: _Optional[str] = ..., trajectory: _Optional[str] = ..., priority: _Optional[int] = ..., group: _Optional[str] = ..., step: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., cores: _Optional[_Union[Amounts, _Mapping]] = ..., timeout_s: _Optional[float] = ..., deadline_s: _Optional[float] = ..., profile: _Optional[_Union[Profile, _Mapping]] = ..., exec: _Optional[_Union[Exec, _Mapping]] = ..., call: _Optional[_Union[Call, _Mapping]] = ..., permit: _Optional[_Union[PermitSpec, _Mapping]] = ...) -> None: ...
 
 class Timing(_message.Message):
     __slots__ = ("queue_s", "prepare_s", "run_s", "overhead_s", "act_s")

@@ -20,6 +20,7 @@ import pytest
 
 from tangram import AsyncClient, errors
 from tangram.client import AsyncTrajectory
+from tangram.managers.cpu.sandbox.interpreter import CODE, MOUNT_POINT
 from tangram.v1 import actions_pb2, trajectories_pb2, types_pb2
 from tests.e2e.conftest import SETTINGS, Serve
 from tests.e2e.servers import ServerProcess, refusal
@@ -29,6 +30,7 @@ from tests.waiting import until
 pytestmark = pytest.mark.usefixtures("neighbour")
 
 MIB = 1 << 20
+AGENT_PROGRAM = f"{MOUNT_POINT}/{CODE}"
 AT_ONCE_S = 5.0
 """A refusal comes without waiting for resources; the slack is for a busy machine."""
 
@@ -453,12 +455,13 @@ async def test_what_is_no_file_of_the_sandboxs_user_cannot_be_read(
 
 
 @pytest.mark.parametrize(
-    "path", ["/sys/devices/system/cpu/online", "/.tangram/agent.pyc", "/proc/sys/kernel/hostname"]
+    "path", ["/sys/devices/system/cpu/online", AGENT_PROGRAM, "/proc/sys/kernel/hostname"]
 )
 async def test_what_the_sandbox_stands_on_cannot_be_written(
     client: AsyncClient, image: str | None, path: str
 ) -> None:
     async with client.trajectory(image) as trajectory:
+        assert (await trajectory.exec(["test", "-f", path])).exit_code == 0
         with pytest.raises(errors.FileError):
             await trajectory.write_file(path, "0-255\n")
         assert (await trajectory.exec("nproc")).stdout == "1\n"

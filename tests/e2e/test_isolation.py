@@ -20,12 +20,14 @@ import pytest
 
 from tangram import AsyncClient, errors
 from tangram.client import AsyncTrajectory
+from tangram.managers.cpu.sandbox.interpreter import CODE, MOUNT_POINT
 from tests.e2e.conftest import SECRET
 from tests.e2e.servers import ServerProcess
 from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("neighbour")
 
+AGENT_PROGRAM = f"{MOUNT_POINT}/{CODE}"
 MEMORY = "96Mi"
 DISK = "32Mi"
 _MARKS = itertools.count(400_000 + os.getpid() * 10)
@@ -179,9 +181,9 @@ REFUSED = {
     "own out-of-memory score": "echo -1000 > /proc/self/oom_score_adj",
     "host name": "hostname changed",
     "clock": "date -s 2020-01-01",
-    "agent's program": "echo x > /.tangram/agent.pyc",
-    "agent's socket": "rm /.tangram/run/agent.sock",
-    "agent's folder": "touch /.tangram/run/x",
+    "agent's program": f"echo x > {AGENT_PROGRAM}",
+    "agent's socket": f"touch {MOUNT_POINT}/run/agent.sock",
+    "agent's folder": f"rmdir {MOUNT_POINT}/run",
     "agent's memory": "head -c 1 /proc/1/mem",
     "agent's descriptors": "cat /proc/1/fd/0",
     "agent's environment": "cat /proc/1/environ | grep .",
@@ -191,6 +193,8 @@ REFUSED = {
 async def test_everything_that_would_reach_beyond_the_sandbox_is_refused(
     trajectory: AsyncTrajectory,
 ) -> None:
+    for target in (f"-f {AGENT_PROGRAM}", f"-d {MOUNT_POINT}/run"):
+        assert (await trajectory.exec(f"test {target}")).exit_code == 0, target
     for what, command in REFUSED.items():
         result = await trajectory.exec(f"({command}) && echo DONE")
         assert "DONE" not in result.stdout, f"{what}: {result.stdout}{result.stderr}"

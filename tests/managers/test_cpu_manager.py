@@ -214,6 +214,40 @@ async def test_a_run_above_a_soft_disk_limit_is_killed_and_says_so(
     assert (await running).outcome is Outcome.OUT_OF_DISK
 
 
+async def test_an_idle_sandbox_that_fills_the_disk_is_lost(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tangram.managers.cpu.watch.IDLE_PERIOD_S", 0.0)
+    sandbox = await bench.open()
+    sandbox.disk_bytes = 11 << 30
+    await until(lambda: bool(sandbox.closed))
+    [message] = bench.lost
+    assert "more than the disk of 10Gi" in message
+
+
+@pytest.mark.parametrize(
+    ("later_bytes", "tidy_s", "lost"),
+    [(9 << 30, 0.0, False), (11 << 30, 60.0, False), (12 << 30, 60.0, True), (11 << 30, 0.0, True)],
+    ids=["room made", "time left", "grown", "time over"],
+)
+async def test_a_command_ended_for_its_files_leaves_time_to_remove_them(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, later_bytes: int, tidy_s: float, lost: bool
+) -> None:
+    monkeypatch.setattr("tangram.managers.cpu.watch.WATCH_PERIOD_S", 0.0)
+    monkeypatch.setattr("tangram.managers.cpu.watch.IDLE_PERIOD_S", 0.0)
+    monkeypatch.setattr("tangram.managers.cpu.watch.TIDY_S", tidy_s)
+    sandbox = await bench.open()
+    lease = await bench.acquire(1)
+    running = bench.run(lease)
+    await until(lambda: bool(sandbox.scripted.runs))
+    looked_at = sandbox.looks
+    sandbox.disk_used.extend([11 << 30, later_bytes])
+    assert (await running).outcome is Outcome.OUT_OF_DISK
+    await bench.manager.release(lease)
+    await until(lambda: bool(sandbox.closed) if lost else sandbox.looks > looked_at + 4)
+    assert bool(bench.lost) is lost
+
+
 async def test_a_run_that_survives_its_kill_costs_the_sandbox(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -328,6 +362,16 @@ async def test_the_nodes_defaults_fill_what_a_spec_leaves_open() -> None:
     assert (spec.memory_bytes, spec.disk_bytes, spec.shm_bytes) == (2 << 30, 10 << 30, 5)
     assert spec.env == {"A": "node", "B": "mine"}
     assert spec.network == "none"
+
+
+async def test_a_default_never_asks_for_more_than_can_be_had(bench: Bench) -> None:
+    small = await bench.manager.check_open(SandboxSpec("t1", memory_bytes=32 << 20))
+    assert small.shm_bytes == 16 << 20
+    usual = await bench.manager.check_open(SandboxSpec("t2"))
+    assert (usual.shm_bytes, usual.disk_bytes) == (64 << 20, 10 << 30)
+    bench = Bench(sandbox={"disk": "50Gi", "shm": "5Gi"})
+    large = await bench.manager.check_open(SandboxSpec("t3"))
+    assert (large.shm_bytes, large.disk_bytes) == (512 << 20, 20 << 30)
 
 
 @pytest.mark.parametrize(
@@ -465,7 +509,7 @@ async def test_the_launcher_without_isolation_runs_commands_where_it_is_allowed(
     settings = real(tmp_path, launcher="process", unsafe=True, instance=f"test-{os.getpid()}")
     manager = await open_cpu_manager(settings)
     try:
-        assert set(manager.describe().limits.values()) == {"soft"}
+        assert set(manager.describe().limits.values()) == {"soft", "none"}
         spec = await manager.check_open(SandboxSpec("t1", memory_bytes=64 << 20))
         await manager.open(spec, 1, lambda message: None)
         lease = await manager.acquire("a1", "t1", 1, amounts(1))
@@ -489,5 +533,5 @@ async def test_the_doctor_tells_of_every_launcher_what_is_missing(tmp_path: Path
         assert report.works == all(check.ok for check in report.checks)
         assert report.works == (not report.cures)
         assert set(report.limits) == {"memory", "disk", "pids", "shm", "cores"}
-        assert set(report.limits.values()) <= {"hard", "soft"}
+        assert set(report.limits.values()) <= {"hard", "soft", "none"}
     shutil.rmtree(settings.runtime, ignore_errors=True)

@@ -25,7 +25,13 @@ from tangram.managers.cpu.sandbox.base import Sandbox
 from tangram.managers.cpu.sandbox.docker import DockerLauncher
 from tangram.managers.cpu.sandbox.docker_client import DockerEngine
 from tangram.managers.cpu.sandbox.docker_sandbox import DockerSandbox
-from tangram.managers.errors import PermanentError, SandboxDied, UnknownImage, Unsupported
+from tangram.managers.errors import (
+    PermanentError,
+    SandboxDied,
+    TemporaryError,
+    UnknownImage,
+    Unsupported,
+)
 from tests.waiting import until
 
 MIB = 1 << 20
@@ -94,7 +100,7 @@ def make_bench(state: Path) -> Iterator[Callable[..., Bench]]:
 
     def make(*, direct: bool = True, **options: Any) -> Bench:
         groups = cgroups if direct else None
-        launcher = DockerLauncher(name, state, runtime, groups, pids=PIDS, **options)
+        launcher = DockerLauncher(name, state, runtime, groups, PIDS, **options)
         return Bench(launcher, runtime)
 
     yield make
@@ -399,7 +405,7 @@ async def test_reap_removes_what_an_earlier_life_left_and_nothing_of_others(
     make_bench: Callable[..., Bench], spec: SandboxSpec, tmp_path: Path
 ) -> None:
     earlier, later = make_bench(), make_bench()
-    stranger = DockerLauncher("stranger", tmp_path, earlier.runtime, None)
+    stranger = DockerLauncher("stranger", tmp_path, earlier.runtime, None, PIDS)
     try:
         kept = await stranger.start(spec, lambda message: None)
         orphan = await earlier.start(spec)
@@ -450,6 +456,40 @@ async def test_an_engine_without_images_is_no_failure(
     checks = {check.name: check for check in await bench.launcher.checks()}
     assert checks["docker container"].ok
     assert "no image" in checks["docker container"].detail
+
+
+@pytest.mark.docker
+async def test_an_image_that_cannot_be_started_is_no_failure_of_the_launcher(
+    bench: Bench, docker_image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["no/such:image"]
+
+    async def some_images(engine: DockerEngine) -> list[str]:
+        return names
+
+    monkeypatch.setattr(DockerEngine, "image_names", some_images)
+    checks = {check.name: check for check in await bench.launcher.checks()}
+    assert checks["docker container"].ok
+    assert "none could be started of no/such:image" in checks["docker container"].detail
+    names.append(docker_image)
+    checks = {check.name: check for check in await bench.launcher.checks()}
+    assert f"started and removed one of {docker_image}" in checks["docker container"].detail
+
+
+@pytest.mark.docker
+async def test_an_engine_that_fails_while_it_is_tried_is_a_failure(
+    bench: Bench, docker_image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [await bench.launcher.engine.facts()]
+
+    async def facts(engine: DockerEngine) -> object:
+        if not answers:
+            raise TemporaryError("the Docker engine did not answer in time")
+        return answers.pop()
+
+    monkeypatch.setattr(DockerEngine, "facts", facts)
+    checks = {check.name: check for check in await bench.launcher.checks()}
+    assert not checks["docker container"].ok
 
 
 @pytest.mark.docker

@@ -78,7 +78,6 @@ async def check() -> None:
         parking=cores,
         images={},
         orphan_after_s=20.0,
-        env={},
         pids_max=64,
     )
     checks = await launcher.checks()

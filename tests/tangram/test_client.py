@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import socket
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -14,15 +15,19 @@ from tangram.errors import (
     Cancelled,
     CommandFailed,
     Expired,
+    FailedPrecondition,
     Infeasible,
     InvalidRequest,
     Lost,
     NotFound,
+    ProviderUnavailable,
     Reason,
+    SandboxFailed,
     TangramError,
     TrajectoryClosed,
 )
 from tangram.managers.config import QuotaConfig
+from tangram.managers.errors import PermanentError
 from tangram.managers.fake import FakeManager
 from tangram.testing import serve_fake
 
@@ -75,7 +80,7 @@ async def test_a_result_has_all_that_the_command_did(trajectory: AsyncTrajectory
     assert (result.outcome, result.exit_code, result.ok) == ("finished", 0, True)
     assert (result.stdout, result.stderr, result.stdout_bytes) == ("hello\n", "", b"hello\n")
     assert (result.cores, result.node, result.signal) == (1, "node0", None)
-    assert not result.truncated and not result.cached
+    assert not result.truncated
     assert pickle.loads(pickle.dumps(result)) == result
 
 
@@ -332,7 +337,49 @@ async def test_wait_ready_expires_while_the_sandbox_still_starts(
         assert (await trajectory.wait_ready()).state == "ready"
 
 
+async def test_uses_that_come_first_at_the_same_time_share_one_opening(
+    client: AsyncClient, node: FakeManager
+) -> None:
+    trajectory = client.trajectory(concurrency=4)
+    results = await asyncio.gather(*(trajectory.exec(["echo", str(n)]) for n in range(4)))
+    assert [result.stdout for result in results] == ["0\n", "1\n", "2\n", "3\n"]
+    await trajectory.close()
+    assert node.calls.count(("open", trajectory.id)) == 1
+
+
+async def test_a_sandbox_that_cannot_start_is_told_as_such(
+    client: AsyncClient, node: FakeManager
+) -> None:
+    node.faults.fail("open", PermanentError("no room"))
+    trajectory = client.trajectory()
+    with pytest.raises(SandboxFailed, match="no room") as raised:
+        await trajectory.wait_ready()
+    assert raised.value.infra and raised.value.retryable
+    await trajectory.close()
+
+
 # Quotas
+
+
+async def test_a_permit_is_held_every_time_that_it_is_used(client: AsyncClient) -> None:
+    permit, ids = client.quota("one"), set()
+    for _ in range(2):
+        async with permit:
+            ids.add(permit.action_id)
+            assert (await client.get(permit.action_id)).state == "running"
+            with pytest.raises(Expired):
+                await client.quota("one", deadline=0.05).acquire()
+        assert (await client.get(permit.action_id)).state == "finished"
+    assert len(ids) == 2
+
+
+async def test_a_permit_that_is_held_is_not_acquired_again(client: AsyncClient) -> None:
+    async with client.quota("two") as permit:
+        held = permit.action_id
+        with pytest.raises(FailedPrecondition, match="held or waited for already"):
+            await permit.acquire()
+        assert permit.action_id == held
+    assert (await client.get(held)).state == "finished"
 
 
 async def test_permits_are_given_in_the_order_of_asking(client: AsyncClient) -> None:
@@ -405,6 +452,17 @@ async def test_a_call_answers_with_what_the_server_was_answered(client: AsyncCli
     assert result.json() == {"you said": {"a": 1}}
     assert {key.lower(): value for key, value in result.headers.items()}["x-a"] == "b"
     assert result.timing.act >= result.timing.run > 0
+
+
+async def test_a_provider_that_does_not_answer_is_not_taken_for_the_server(
+    client: AsyncClient,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(ProviderUnavailable, match=f"127.0.0.1:{port}") as raised:
+        await client.call("two", f"http://127.0.0.1:{port}/x")
+    assert raised.value.infra and raised.value.retryable
+    assert isinstance(raised.value, ConnectionError)
 
 
 # Looking

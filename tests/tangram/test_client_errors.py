@@ -17,9 +17,17 @@ import pytest
 from google.protobuf.message import Message
 
 from tangram import __version__, errors
-from tangram.client import AsyncClient, methods
+from tangram.client import AsyncClient, AsyncPermit, methods
 from tangram.client.connection import OVERLOAD_RETRIES_MAX
-from tangram.errors import Internal, Overloaded, Reason, TangramError, TooLarge, Unavailable
+from tangram.errors import (
+    FailedPrecondition,
+    Internal,
+    Overloaded,
+    Reason,
+    TangramError,
+    TooLarge,
+    Unavailable,
+)
 from tangram.managers.fake import FakeManager
 from tangram.testing import serve_fake
 from tangram.v1 import actions_pb2, cluster_pb2, trajectories_pb2, types_pb2
@@ -312,7 +320,110 @@ async def test_an_open_that_is_cancelled_leaves_nothing_open(
     assert [request.id for request in scripted.asked["Close"]] == ["t1"]
 
 
+async def test_a_first_use_that_is_cancelled_leaves_the_opening_to_the_others(
+    scripted: ScriptedServer, client: AsyncClient
+) -> None:
+    answer = asyncio.Event()
+    scripted.script["Open"].append(answer)
+    trajectory = client.trajectory(id="t1")
+    first, second = (asyncio.create_task(trajectory.open()) for _ in range(2))
+    await until(lambda: bool(scripted.asked["Open"]))
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    answer.set()
+    await second
+    assert len(scripted.asked["Open"]) == 1 and not scripted.asked["Close"]
+
+
+async def test_a_close_in_the_middle_of_the_opening_closes_it(
+    scripted: ScriptedServer, client: AsyncClient
+) -> None:
+    answer = asyncio.Event()
+    scripted.script["Open"].append(answer)
+    trajectory = client.trajectory(id="t1")
+    opening = asyncio.create_task(trajectory.open())
+    await until(lambda: bool(scripted.asked["Open"]))
+    closing = asyncio.create_task(trajectory.close())
+    answer.set()
+    await asyncio.gather(opening, closing)
+    assert [request.id for request in scripted.asked["Close"]] == ["t1"]
+
+
+async def test_a_release_goes_on_when_its_caller_is_cancelled(
+    scripted: ScriptedServer, client: AsyncClient
+) -> None:
+    permit = await held_permit(scripted, client)
+    answer = asyncio.Event()
+    scripted.script["Release"].append(answer)
+    releasing = asyncio.create_task(permit.release())
+    await until(lambda: bool(scripted.asked["Release"]))
+    releasing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await releasing
+    again = asyncio.create_task(permit.release())
+    await client.status()
+    assert not again.done()
+    answer.set()
+    await again
+    await permit.release()
+    assert [request.id for request in scripted.asked["Release"]] == [permit.action_id]
+
+
+async def test_a_release_that_failed_can_be_asked_again(
+    scripted: ScriptedServer, client: AsyncClient
+) -> None:
+    permit = await held_permit(scripted, client)
+    broken = types_pb2.Error(reason=Reason.INTERNAL, message="a bug")
+    scripted.script["Release"].append((grpc.StatusCode.INTERNAL, "a bug", broken))
+    with pytest.raises(Internal):
+        await permit.release()
+    await permit.release()
+    await permit.release()
+    assert [request.id for request in scripted.asked["Release"]] == [permit.action_id] * 2
+
+
+async def test_a_permit_that_is_over_before_it_is_held_is_an_error(
+    scripted: ScriptedServer, client: AsyncClient
+) -> None:
+    over = types_pb2.Action(state=types_pb2.STATE_FINISHED)
+    scripted.script["Acquire"].append(actions_pb2.AcquireResponse(action=over))
+    with pytest.raises(FailedPrecondition, match="before it was held"):
+        await client.quota("search").acquire()
+
+
+async def held_permit(scripted: ScriptedServer, client: AsyncClient) -> AsyncPermit:
+    held = types_pb2.Action(state=types_pb2.STATE_RUNNING)
+    scripted.script["Acquire"].append(actions_pb2.AcquireResponse(action=held))
+    permit = client.quota("search")
+    await permit.acquire()
+    return permit
+
+
 # The lease
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_trajectory_whose_close_failed_renews_the_lease_no_longer(
+    scripted: ScriptedServer, cancelled: bool
+) -> None:
+    async with AsyncClient(scripted.address, task="job", lease=0.06) as client:
+        trajectory = client.trajectory(id="t1")
+        await trajectory.open()
+        assert client.lease.renewing
+        broken = types_pb2.Error(reason=Reason.INTERNAL, message="a bug")
+        scripted.script["Close"].append(
+            asyncio.Event() if cancelled else (grpc.StatusCode.INTERNAL, "a bug", broken)
+        )
+        closing = asyncio.create_task(trajectory.close())
+        await until(lambda: bool(scripted.asked["Close"]))
+        if cancelled:
+            closing.cancel()
+        with pytest.raises(asyncio.CancelledError if cancelled else Internal):
+            await closing
+        await until(lambda: not client.lease.renewing)
+        await trajectory.close()
+        assert {request.id for request in scripted.asked["Close"]} == {"t1"}
 
 
 async def test_the_lease_is_renewed_while_a_trajectory_lives_and_no_longer(

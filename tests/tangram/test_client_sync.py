@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed, wait
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -97,6 +97,9 @@ def parameters(function: Callable[..., object]) -> list[inspect.Parameter]:
     return list(inspect.signature(function).parameters.values())
 
 
+FOR_THIS_PACKAGE = {"run_action"}
+
+
 @pytest.mark.parametrize(
     ("blocking", "twin"),
     [(Client, AsyncClient), (Trajectory, AsyncTrajectory), (Permit, AsyncPermit)],
@@ -108,6 +111,8 @@ def test_every_method_takes_what_its_asynchronous_twin_takes(blocking: type, twi
         if not name.startswith("_") and name != "submit"
     ]
     assert len(names) >= 3
+    ours = {name for name, _ in inspect.getmembers(twin, inspect.isfunction) if name[0] != "_"}
+    assert ours - FOR_THIS_PACKAGE == set(names)
     for name in names:
         assert parameters(getattr(blocking, name)) == parameters(getattr(twin, name)), name
 
@@ -134,6 +139,17 @@ def test_the_pool_can_be_looked_at(client: Client, trajectory: Trajectory) -> No
     assert client.explain("looked-at").action.id == "looked-at"
     assert [action.id for action in client.list(trajectory=trajectory.id)] == ["looked-at"]
     assert client.status().nodes[0].cores.total == 4
+
+
+def test_output_and_status_can_be_followed(client: Client, trajectory: Trajectory) -> None:
+    assert trajectory.open().id == trajectory.id
+    trajectory.exec("echo one; echo two", id="followed")
+    assert b"".join(data for _, data in client.output("followed", follow=True)) == b"one\ntwo\n"
+    with pytest.raises(NotFound):
+        next(client.output("nobody"))
+    statuses = client.watch(0.1)
+    assert [next(statuses).version for _ in range(2)]
+    del statuses
 
 
 def test_permits_are_held_within_the_block(client: Client) -> None:
@@ -217,6 +233,21 @@ def test_cancelling_a_future_cancels_its_action(client: Client, trajectory: Traj
     until(lambda: state(client, "future") == "cancelled")
 
 
+def test_a_cancelled_future_is_told_to_those_who_wait_for_it(
+    client: Client, trajectory: Trajectory
+) -> None:
+    running = client.submit(trajectory.exec, ["spin"], id="waited-for")
+    until(lambda: state(client, "waited-for") == "running")
+    # The loop is held up, so that this one is cancelled before it has started.
+    held_up = threading.Event()
+    background().loop.call_soon_threadsafe(held_up.wait, WAIT_S)
+    unstarted = client.submit(trajectory.exec, ["true"])
+    assert unstarted.cancel() and running.cancel()
+    held_up.set()
+    assert not wait([running, unstarted], timeout=WAIT_S).not_done
+    assert set(as_completed([running, unstarted], timeout=WAIT_S)) == {running, unstarted}
+
+
 def test_an_action_that_is_cancelled_elsewhere_raises_cancelled(
     client: Client, trajectory: Trajectory
 ) -> None:
@@ -228,7 +259,8 @@ def test_an_action_that_is_cancelled_elsewhere_raises_cancelled(
 
 
 def test_submit_refuses_what_it_cannot_run_without_a_thread(client: Client) -> None:
-    for function in (print, client.trajectory, lambda: None):
+    functions: list[Callable[..., object]] = [print, client.trajectory, client.output, lambda: None]
+    for function in functions:
         with pytest.raises(InvalidRequest, match="ThreadPoolExecutor"):
             client.submit(function)
 

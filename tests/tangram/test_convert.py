@@ -84,6 +84,13 @@ def test_a_call_and_a_permit_demand_their_quota() -> None:
     assert (permit.payload, permit.action.timeout_s) == (PermitSpec(), None)
 
 
+def test_a_permit_takes_no_timeout() -> None:
+    permit = types_pb2.PermitSpec(quota="q", amount=1)
+    with pytest.raises(InvalidRequest, match="held until it is released") as raised:
+        convert(types_pb2.ActionSpec(id="p", permit=permit, timeout_s=5.0))
+    assert raised.value.field == "timeout_s"
+
+
 def test_a_profile_keeps_its_table() -> None:
     profile = types_pb2.Profile(duration_s=10.0, elasticity={2: 0.9, 4: 0.5})
     converted = convert(exec_spec(profile=profile)).action.profile

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -12,6 +13,7 @@ from tangram.errors import (
     AlreadyExists,
     Cancelled,
     Expired,
+    IdExpired,
     Infeasible,
     InvalidRequest,
     Lost,
@@ -20,7 +22,7 @@ from tangram.errors import (
     SandboxFailed,
     TrajectoryClosed,
 )
-from tangram.managers.base import ExecSpec, Outcome, PermitSpec, SandboxSpec, Stream
+from tangram.managers.base import ExecSpec, Manager, Outcome, PermitSpec, SandboxSpec, Stream
 from tangram.managers.config import QuotaConfig
 from tangram.managers.errors import PermanentError, TemporaryError
 from tangram.managers.fake import FakeManager
@@ -28,22 +30,30 @@ from tangram.managers.opening import open_quota_manager
 from tangram.managers.quota import QUOTA_VIEW, QuotaView
 from tangram.managers.quota.manager import QuotaManager
 from tangram.scheduler import (
+    CLUSTER,
     Action,
     Amounts,
     Demand,
+    NodeUp,
+    QuotaClosed,
     ResourceId,
     Scheduler,
     State,
     Trajectory,
 )
+from tangram.scheduler.model import EMPTY, Capacity
+from tangram.scheduler.resource import ResourceView
 from tangram.server.dispatcher import Dispatcher, DispatcherLimits
 from tangram.server.records import (
     ActionRecord,
     ActionRequest,
+    QuotaStatus,
     TrajectoryRecord,
     TrajectoryRequest,
     TrajectoryState,
 )
+from tangram.server.reports import TaskTotals, pool_status
+from tangram.v1 import trajectories_pb2
 
 GIB = 1 << 30
 
@@ -59,12 +69,18 @@ class World:
         )
         self._number = 0
 
-    async def open(self, name: str = "t1", *, memory_bytes: int = GIB) -> TrajectoryRecord:
+    async def open(
+        self,
+        name: str = "t1",
+        *,
+        memory_bytes: int = GIB,
+        labels: Mapping[str, str] = EMPTY,
+    ) -> TrajectoryRecord:
         record = await self.dispatcher.open_trajectory(
             TrajectoryRequest(
                 trajectory=Trajectory(name, "task"),
                 spec=SandboxSpec(name, memory_bytes=memory_bytes),
-                labels={},
+                labels=labels,
                 ttl_s=None,
                 fingerprint=name.encode(),
             )
@@ -81,6 +97,7 @@ class World:
         deadline_s: float | None = None,
         group: str = "",
         body: bytes = b"body",
+        labels: Mapping[str, str] = EMPTY,
     ) -> ActionRecord:
         self._number += 1
         now = self.dispatcher.now()
@@ -96,7 +113,7 @@ class World:
                     group=group,
                 ),
                 payload=ExecSpec(shell_command=command),
-                labels={},
+                labels=labels,
                 summary=command,
                 fingerprint=body,
                 size=100,
@@ -147,11 +164,9 @@ async def ended(world: World, record: ActionRecord) -> ActionRecord:
 
 async def settled(condition: Callable[[], bool]) -> None:
     """Let the loop run until what was set off has happened."""
-    for _ in range(10_000):
-        if condition():
-            return
-        await asyncio.sleep(0)
-    raise AssertionError("it never happened")
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - nobody tells us of most conditions
+            await asyncio.sleep(0)
 
 
 async def test_an_action_runs_and_its_four_parts_add_up(world: World) -> None:
@@ -189,7 +204,7 @@ async def test_three_actions_on_two_cores_run_two_at_a_time_in_order(world: Worl
     status = world.dispatcher.status()
     assert (status.nodes[0].cores.granted, status.nodes[0].cores.free) == (2, 0)
     assert [(q.resource, q.waiting, q.reason) for q in status.queues] == [
-        ("cores@node0", 1, "cores")
+        (ResourceId("cores", "node0"), 1, "cores")
     ]
     world.node.gate("go").set()
     for record in records:
@@ -234,6 +249,14 @@ async def test_cancelling_by_group_takes_the_trajectorys_group_too(world: World)
     other = await world.submit("true")
     assert await world.dispatcher.cancel(group="g") == [mine.id]
     assert (await ended(world, other)).state is State.FINISHED
+
+
+async def test_an_action_has_its_trajectorys_labels_under_its_own(world: World) -> None:
+    await world.open(labels={"run": "r1", "phase": "rollout"})
+    record = await world.submit("true", labels={"phase": "reward", "try": "2"})
+    again = await world.submit("true", id=record.id, labels={"phase": "reward", "try": "2"})
+    assert record.request.labels == {"run": "r1", "phase": "reward", "try": "2"}
+    assert again is record
 
 
 async def test_cancelling_needs_a_selector_and_a_known_action(world: World) -> None:
@@ -286,6 +309,37 @@ async def test_a_sandbox_that_dies_ends_its_action_as_lost_and_says_so(world: Wo
     assert world.dispatcher.trajectory("t1").state == TrajectoryState.LOST
     with pytest.raises(Lost, match="agent was killed"):
         await world.submit("true")
+
+
+async def test_an_action_that_waits_for_the_cores_of_a_dead_sandbox_gets_them_when_they_are_back(
+    world: World,
+) -> None:
+    for name in ("t1", "t2"):
+        await world.open(name)
+        await world.dispatcher.wait_ready(name, 10)
+    lost = await world.submit("spin", cores=Amounts.exactly(2))
+    await world.dispatcher.wait_running(lost.id)
+    waiting = await world.submit("true", trajectory="t2", cores=Amounts.exactly(2))
+    releasing = world.node.faults.hold("release")
+    world.node.lose_sandbox("t1")
+    assert isinstance((await ended(world, lost)).error, Lost)
+    await settled(lambda: ("release", lost.id) in world.node.calls)
+    assert waiting.state is State.WAITING
+    releasing.set()
+    assert (await ended(world, waiting)).state is State.FINISHED
+
+
+async def test_looking_at_an_action_is_not_asking_for_it(world: World) -> None:
+    await world.open()
+    record = await world.submit("spin")
+    asked_at = record.asked_at
+    await asyncio.sleep(0)
+    world.dispatcher.explain(record.id)
+    world.dispatcher.status()
+    world.dispatcher.record(record.id)
+    assert record.asked_at == asked_at
+    world.dispatcher.ask(record.id)
+    assert record.asked_at > asked_at
 
 
 async def test_a_start_that_fails_for_good_fails_the_waiting_actions(world: World) -> None:
@@ -348,6 +402,14 @@ async def test_permits_of_one_are_held_one_at_a_time(world: World) -> None:
     assert second.result is not None and second.result.outcome is Outcome.FINISHED
 
 
+async def test_a_released_permit_need_not_be_kept_for_long(world: World) -> None:
+    record = await world.permit()
+    await world.dispatcher.wait_running(record.id)
+    assert not record.answered
+    await world.dispatcher.release_permit(record.id, None)
+    assert record.answered
+
+
 async def test_a_reported_retry_after_closes_the_quota_until_then(world: World) -> None:
     await world.permit(id="p1")
     await world.dispatcher.wait_running("p1")
@@ -358,6 +420,38 @@ async def test_a_reported_retry_after_closes_the_quota_until_then(world: World) 
     await world.dispatcher.wait_running("p2")
     assert second.timing(world.dispatcher.now()).queue_s > 0.02
     await world.dispatcher.release_permit("p2", None)
+
+
+async def test_whoever_hosts_quotas_has_them_in_the_status_and_other_managers_do_not() -> None:
+    quotas = await open_quota_manager({"search": QuotaConfig(concurrency=3)})
+
+    class Lender:
+        """Hosts quotas without being the quota manager."""
+
+        def capacities(self) -> tuple[Capacity, ...]:
+            return quotas.capacities()
+
+        def views(self) -> Mapping[str, Callable[[Capacity], ResourceView]]:
+            return quotas.views()
+
+        def describe(self, name: str) -> str:
+            return quotas.describe(name)
+
+        def closed_until(self, view: ResourceView, now: float) -> float | None:
+            return quotas.closed_until(view, now)
+
+    lender = Lender()
+    scheduler = Scheduler(lender.views())
+    node = FakeManager(cores=1)
+    scheduler.handle(NodeUp(CLUSTER, 1, lender.capacities()), 0.0)
+    scheduler.handle(NodeUp(node.node, 1, node.capacities()), 0.0)
+    scheduler.handle(QuotaClosed(ResourceId("quota:search"), 7.0), 0.0)
+    managers = [node, cast("Manager", lender)]
+    status = pool_status(scheduler, managers, [], [], TaskTotals(), 2.0, 0.0)
+    assert status.quotas == (QuotaStatus("search", 3, 0, "3 at once", 5.0),)
+    with pytest.raises(TypeError, match="counts no quota"):
+        quotas.closed_until(scheduler.view(ResourceId("cores", node.node)), 0.0)
+    await quotas.aclose()
 
 
 async def test_a_quota_does_not_block_cores_nor_cores_a_quota(world: World) -> None:
@@ -417,3 +511,27 @@ class TestLimits:
         async with asyncio.timeout(10):
             await record.gone.wait()
         assert record.state == TrajectoryState.CLOSED
+
+
+class TestRetention:
+    @pytest.fixture
+    def limits(self) -> DispatcherLimits:
+        return DispatcherLimits(retain_actions=0)
+
+    async def test_the_id_of_a_dropped_action_is_refused_and_never_runs_again(
+        self, world: World
+    ) -> None:
+        await world.open()
+        record = await world.submit("true", id="once")
+        await world.dispatcher.wait(record.id)
+        await settled(lambda: not list(world.dispatcher.records()))
+        with pytest.raises(IdExpired, match="ended as finished"):
+            await world.submit("true", id="once")
+        with pytest.raises(NotFound, match="no longer kept"):
+            await world.dispatcher.wait("once")
+        assert not list(world.dispatcher.records())
+
+
+def test_every_state_of_a_trajectory_has_its_value_on_the_wire() -> None:
+    names = {f"TRAJECTORY_STATE_{state.upper()}" for state in TrajectoryState}
+    assert names == set(trajectories_pb2.TrajectoryState.keys()) - {"TRAJECTORY_STATE_UNSPECIFIED"}

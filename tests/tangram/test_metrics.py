@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tangram.managers.base import Outcome, RunResult
-from tangram.scheduler import State, WaitReason
+from tangram.scheduler import ResourceId, State, WaitReason
 from tangram.server.convert import action_request
 from tangram.server.metrics import TASKS_MAX, Metrics
 from tangram.server.outputs import OutputStore
@@ -22,11 +22,17 @@ from tangram.server.records import (
 )
 from tangram.v1 import types_pb2
 
-QUEUE = QueueStatus("cores@node0", 7, "behind", 9, {WaitReason.BEHIND: 8, WaitReason.CORES: 1})
+QUEUES = (
+    QueueStatus(
+        ResourceId("cores", "node0"), 7, "behind", 9, {WaitReason.BEHIND: 8, WaitReason.CORES: 1}
+    ),
+    QueueStatus(ResourceId("cores", "node1"), 2, "behind", 2, {WaitReason.BEHIND: 2}),
+    QueueStatus(ResourceId("quota:search"), 3, "rate", 3, {WaitReason.RATE: 3}),
+)
 STATUS = PoolStatus(
     nodes=(NodeStatus("node0", "fake", Units(4, 3, 1), Units(100, 40, 60), {}, {}),),
     quotas=(QuotaStatus("search", 5, 2, "", None),),
-    queues=(QUEUE,),
+    queues=QUEUES,
     tasks=(),
     uptime_s=1.0,
     busiest=(),
@@ -86,10 +92,16 @@ def test_gauges_show_the_pool_as_of_the_scrape() -> None:
     assert found["tangram_units", ("node0", "cores", "granted")] == 3
     assert found["tangram_units", ("node0", "memory", "free")] == 60
     assert found["tangram_units", ("", "quota:search", "free")] == 3
-    assert found["tangram_waiting_units", ("behind", "cores@node0")] == 8
-    assert found["tangram_waiting_units", ("cores", "cores@node0")] == 1
     now[0] = PoolStatus((), (), (), (), 2.0, ())
     assert not [key for key in samples(metrics) if key[0] == "tangram_units"]
+
+
+def test_waiting_units_are_summed_over_nodes_under_the_same_resource_as_units() -> None:
+    found = samples(Metrics(lambda: STATUS))
+    waiting = {key[1]: value for key, value in found.items() if key[0] == "tangram_waiting_units"}
+    assert waiting == {("behind", "cores"): 10, ("cores", "cores"): 1, ("rate", "quota:search"): 3}
+    resources = {key[1][1] for key in found if key[0] == "tangram_units"}
+    assert {resource for _, resource in waiting} <= resources
 
 
 def test_a_flood_of_task_names_ends_in_other() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tangram.client import requests
+from tangram.client import AsyncClient, requests
 from tangram.client.connection import DEFAULT_SERVER, resolve_server
 from tangram.client.ids import new_id
 from tangram.errors import InvalidRequest, TooLarge
@@ -19,7 +19,6 @@ EXEC: dict[str, Any] = {
     "env": None,
     "stdin": None,
     "user": None,
-    "idempotent": False,
     "duration": None,
     "elasticity": None,
     "max_output": "1Mi",
@@ -32,10 +31,10 @@ TRAJECTORY: dict[str, Any] = {
     "step": None,
     "priority": 0,
     "labels": {},
-    "memory": "1Gi",
-    "disk": "10Gi",
-    "shm": "64Mi",
-    "network": "none",
+    "memory": None,
+    "disk": None,
+    "shm": None,
+    "network": None,
     "user": None,
     "workdir": None,
     "env": None,
@@ -96,6 +95,12 @@ def test_what_is_known_of_the_duration_travels_as_the_profile() -> None:
 def test_sizes_are_bytes_or_text() -> None:
     spec = trajectory(memory="512Mi", disk=10**9, shm="1M")
     assert (spec.memory_bytes, spec.disk_bytes, spec.shm_bytes) == (512 << 20, 10**9, 10**6)
+
+
+async def test_what_is_not_given_is_the_servers_to_choose() -> None:
+    spec = AsyncClient().trajectory()._spec
+    assert (spec.memory_bytes, spec.disk_bytes, spec.shm_bytes, spec.network) == (0, 0, 0, "")
+    assert trajectory(network="egress").network == "egress"
 
 
 def test_step_zero_and_no_step_differ() -> None:

@@ -80,7 +80,7 @@ class Launcher(ABC):
 
     @abstractmethod
     def limits(self) -> Mapping[str, str]:
-        """memory, disk, pids, shm, cores -> "hard" or "soft", on this node."""
+        """memory, disk, pids, shm, cores -> "hard", "soft" or "none", on this node."""
 
     @abstractmethod
     async def check_image(self, spec: SandboxSpec) -> None:

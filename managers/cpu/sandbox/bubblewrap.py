@@ -41,8 +41,6 @@ UID_BASE = 200_000
 UIDS_MAX = 60_000
 UNPRIVILEGED_UID = 1000
 """Inside, where a user namespace maps it to the server's own user."""
-PIDS_MAX = 1024
-"""Processes and threads of one sandbox: room for a parallel build, none for a fork bomb."""
 CHECK_SHM_BYTES = 1 << 20
 CHECK_MEMORY_BYTES = 256 << 20
 _GONE = (errno.ENOENT, errno.ENODEV)
@@ -143,11 +141,11 @@ class Bubblewrap(Launcher):
         parking: tuple[int, ...],
         images: Mapping[str, str],
         orphan_after_s: float,
-        env: Mapping[str, str],
-        pids_max: int = PIDS_MAX,
+        pids_max: int,
     ) -> None:
         """Sandboxes' files stand below `state`, which is this launcher's alone, their sockets in
-        `runtime` (a short path), which others may use too. `parking` are the cores of idle sandboxes; `env` is what commands get before a trajectory's own."""
+        `runtime` (a short path), which others may use too. `parking` are the
+        cores of idle sandboxes; `pids_max` is the most processes and threads of one sandbox."""
         self.instance = name
         self.state = state / "sandboxes"
         self._shared = state
@@ -156,7 +154,6 @@ class Bubblewrap(Launcher):
         self._cgroups = cgroups
         self._images = images
         self._orphan_after_s = orphan_after_s
-        self._env = env
         self._pids_max = pids_max
         self._live: dict[str, BubblewrapSandbox] = {}
         self._prepared: asyncio.Task[Interpreter] | None = None
@@ -245,7 +242,7 @@ class Bubblewrap(Launcher):
         sandbox.attach(channel)
         image = bool(spec.image)
         await channel.configure(
-            env={**_base_env(image), **self._env, **spec.env},
+            env={**_base_env(image), **spec.env},
             workdir=sandbox.workdir,
             shell=spec.shell,
             user="",

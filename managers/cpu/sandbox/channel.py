@@ -51,18 +51,10 @@ class Channel:
 
     lost: asyncio.Future[str]
     """Set once, with a message, when the connection ends before `aclose`."""
-    agent_version: str
-    running: tuple[str, ...]
-    """Actions that ran already when the agent connected (`adopt` takes them over)."""
-    finished: tuple[str, ...]
-    """Actions whose results were waiting when the agent connected."""
 
     def __init__(self, protocol: AgentProtocol) -> None:
         loop = asyncio.get_running_loop()
         self.lost = loop.create_future()
-        self.agent_version = ""
-        self.running = ()
-        self.finished = ()
         self._closed = False
         self._gone = loop.create_future()
         self._hello: asyncio.Future[Mapping[str, Any]] = loop.create_future()
@@ -84,9 +76,6 @@ class Channel:
                 f"the sandbox's agent speaks protocol {major}.{minor}, this server"
                 f" {wire.PROTOCOL[0]}.{wire.PROTOCOL[1]}: they must be one minor version apart"
             )
-        self.agent_version = hello["version"]
-        self.running = tuple(hello["running"])
-        self.finished = tuple(hello["finished"])
 
     async def configure(
         self, *, env: Mapping[str, str], workdir: str, shell: tuple[str, ...], user: str

@@ -40,8 +40,8 @@ CAPABILITIES = (
     "KILL",
 )
 """What root keeps inside: enough for pip and apt, nothing that reaches the kernel or the network."""
-PIDS_MAX = 4096
-"""Processes and threads of one sandbox by default: a parallel build fits, a fork bomb does not."""
+IMAGES_TRIED = 3
+"""By the checks, until one can be started: each that cannot takes a second."""
 AGENT_WAIT_S = 60.0
 """From a started container to its agent's call. It takes 0.1 s alone, seconds in a storm."""
 DEATH_POLL_S = 1.0
@@ -75,7 +75,8 @@ class DockerLauncher(Launcher):
     """Starts containers on one engine, for one server.
 
     `name` and `state` tell this server's containers from another's; `images` maps names that users
-    give to references of the engine; `parking` is where idle sandboxes sit, empty for all cores.
+    give to references of the engine; `pids_max` is the most processes and threads of one sandbox; `parking` is where idle
+    sandboxes sit, empty for all cores.
     """
 
     name = "docker"
@@ -86,12 +87,11 @@ class DockerLauncher(Launcher):
         state: Path,
         runtime: Path,
         cgroups: Cgroups | None,
+        pids_max: int,
         parking: tuple[int, ...] = (),
         images: Mapping[str, str] | None = None,
         orphan_after_s: float = 60.0,
-        env: Mapping[str, str] | None = None,
         base_url: str | None = None,
-        pids: int = PIDS_MAX,
     ) -> None:
         self.engine = DockerEngine(base_url)
         self._parking = parking or tuple(sorted(os.sched_getaffinity(0)))
@@ -101,8 +101,7 @@ class DockerLauncher(Launcher):
         self._cgroups = cgroups
         self._images = dict(images or {})
         self._orphan_after_s = orphan_after_s
-        self._env = dict(env or {})
-        self._pids = pids
+        self._pids_max = pids_max
         self._sandboxes: set[DockerSandbox] = set()
         self._containers: set[str] = set()
         self._preparing = asyncio.Lock()
@@ -128,20 +127,29 @@ class DockerLauncher(Launcher):
         return [*checks, await self._try_container()]
 
     async def _try_container(self) -> Check:
-        """A real sandbox of any image that is there."""
+        """A real sandbox of an image that is there. The images are anybody's, so that one of them
+        cannot be started is worth a note; that the engine does not answer is a failure."""
         label = "docker container"
         names = await self.engine.image_names()
         if not names:
             return Check(
                 label, True, "not tried: the engine has no image yet (docker pull gets one)"
             )
-        spec = SandboxSpec("doctor", task="doctor", image=names[0], memory_bytes=64 << 20)
+        notes = []
+        for name in names[:IMAGES_TRIED]:
+            spec = SandboxSpec("doctor", task="doctor", image=name, memory_bytes=64 << 20)
+            try:
+                sandbox = await self.start(spec, lambda message: None)
+            except (PermanentError, TemporaryError) as problem:
+                notes.append(f"{name}: {problem}")
+                continue
+            await sandbox.aclose()
+            return Check(label, True, f"started and removed one of {name}")
         try:
-            sandbox = await self.start(spec, lambda message: None)
+            await self.engine.facts()
         except (PermanentError, TemporaryError) as problem:
-            return Check(label, False, f"{names[0]}: {problem}", "look at the engine's log")
-        await sandbox.aclose()
-        return Check(label, True, f"started and removed one of {names[0]}")
+            return Check(label, False, str(problem), "look at the engine's log")
+        return Check(label, True, f"none could be started of {'; '.join(notes)}")
 
     async def check_image(self, spec: SandboxSpec) -> None:
         await self._image(spec)
@@ -265,7 +273,7 @@ class DockerLauncher(Launcher):
             network=_NETWORKS[spec.network],
             memory_bytes=spec.memory_bytes,
             shm_bytes=spec.shm_bytes,
-            pids=self._pids,
+            pids=self._pids_max,
             cgroup_parent=self._cgroup_parent,
             capabilities=CAPABILITIES,
             mounts={
@@ -314,7 +322,7 @@ class DockerLauncher(Launcher):
         """Tell the agent what commands get, make the folders that are missing, and park it."""
         user = spec.user or image.user
         await sandbox.channel.configure(
-            env={"PATH": DEFAULT_PATH, **image.env, **self._env, **spec.env},
+            env={"PATH": DEFAULT_PATH, **image.env, **spec.env},
             workdir=sandbox.workdir,
             shell=spec.shell,
             user=user,

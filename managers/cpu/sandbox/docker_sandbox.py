@@ -18,10 +18,8 @@ from ..cores import format_cores
 from .base import MemoryEvents, Sandbox
 from .channel import Channel
 from .docker_client import DockerEngine
+from .folder import disk_used_bytes
 from .online import OnlineFile
-
-_BLOCK_BYTES = 512
-"""The unit of st_blocks, whatever the file system's own block is."""
 
 
 class DockerSandbox(Sandbox):
@@ -102,9 +100,8 @@ class DockerSandbox(Sandbox):
 
     async def disk_used_bytes(self) -> int:
         if os.access(self._upper_folder, os.R_OK | os.X_OK):
-            return await asyncio.to_thread(
-                lambda: _tree_bytes(self._upper_folder) + _files_bytes(self._mounted_files)
-            )
+            roots = map(Path, (self._upper_folder, *self._mounted_files))
+            return await asyncio.to_thread(disk_used_bytes, roots)
         return await self._engine.written_bytes(self.container)
 
     async def aclose(self) -> None:
@@ -142,23 +139,3 @@ async def why_ended(engine: DockerEngine, container: str) -> str:
     if facts.oom_killed:
         return "the kernel killed its agent for memory: give the trajectory more memory"
     return f"its agent ended with exit code {facts.exit_code}"
-
-
-def _files_bytes(files: tuple[str, ...]) -> int:
-    return sum(os.stat(file).st_blocks * _BLOCK_BYTES for file in files if os.path.exists(file))
-
-
-def _tree_bytes(root: str) -> int:
-    """Disk space below a folder, hard links counted each time; files may vanish meanwhile."""
-    total = 0
-    waiting = [root]
-    while waiting:
-        try:
-            with os.scandir(waiting.pop()) as entries:
-                for entry in entries:
-                    total += entry.stat(follow_symlinks=False).st_blocks * _BLOCK_BYTES
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
-        except FileNotFoundError:
-            continue
-    return total

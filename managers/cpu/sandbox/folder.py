@@ -88,7 +88,8 @@ def leftovers(parent: Path, live: Collection[Path], prefix: str = "") -> list[Sa
 
 
 def disk_used_bytes(roots: Iterable[Path]) -> int:
-    """What the files below these folders take on disk; what vanishes meanwhile counts nothing."""
+    """What these files and those below these folders take on disk; what vanishes meanwhile counts
+    nothing, and a file with several names one share for each that is found."""
     return sum(_used(root) for root in roots)
 
 
@@ -146,11 +147,14 @@ def _used(folder: Path) -> int:
     total = 0
     pending = [folder]
     while pending:
+        place = pending.pop()
         try:
-            with os.scandir(pending.pop()) as entries:
+            with os.scandir(place) as entries:
                 for entry in entries:
                     total += _entry_used(entry, pending)
-        except (FileNotFoundError, NotADirectoryError, PermissionError):
+        except NotADirectoryError:
+            total += _file_used(place)
+        except (FileNotFoundError, PermissionError):
             continue
     return total
 
@@ -162,9 +166,20 @@ def _entry_used(entry: os.DirEntry[str], pending: list[Path]) -> int:
         return 0
     if stat.S_ISDIR(status.st_mode):
         pending.append(Path(entry.path))
-    elif status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
-        return status.st_blocks * _BLOCK_BYTES // status.st_nlink
-    return status.st_blocks * _BLOCK_BYTES
+        return status.st_blocks * _BLOCK_BYTES
+    return _share_of(status)
+
+
+def _file_used(path: Path) -> int:
+    """Of a root that is a file, or of a folder that a command just replaced by one."""
+    try:
+        return _share_of(path.lstat())
+    except FileNotFoundError:
+        return 0
+
+
+def _share_of(status: os.stat_result) -> int:
+    return status.st_blocks * _BLOCK_BYTES // max(1, status.st_nlink)
 
 
 def _unlock(path: Path) -> None:

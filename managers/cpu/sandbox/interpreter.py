@@ -41,7 +41,7 @@ _TOOL_TIMEOUT_S = 30.0
 """For `ldd` and for short Python processes; they take milliseconds."""
 _STARTUP_MODULES = ("encodings.ascii", "encodings.latin_1", "encodings.utf_8", "os")
 """What Python itself may want before and between the agent's imports; `os` marks its prefix."""
-_CODE = "agent.code"
+CODE = "agent.code"
 """All modules of the agent in one file of the bundle: (name, code object) pairs, marshalled, in the
 order in which they need each other. Loading it takes 2 ms less than importing them one by one."""
 _LOAD = """
@@ -95,7 +95,7 @@ class Interpreter:
 
     def script(self, script: str, *arguments: str, at: str = MOUNT_POINT) -> list[str]:
         """The argv of a script with these arguments that may import the agent's modules."""
-        return [*self.python(at), "-I", "-S", "-c", _LOAD + script, f"{at}/{_CODE}", *arguments]
+        return [*self.python(at), "-I", "-S", "-c", _LOAD + script, f"{at}/{CODE}", *arguments]
 
 
 def source_command(*arguments: str) -> list[str]:
@@ -163,7 +163,7 @@ def _fill(draft: Path, binary: Path, agent: Path) -> None:
     for path in [loader, *libraries]:
         _copy(path, draft / "lib" / path.name, mode=0o755)
     (draft / "loader").write_text(loader.name)
-    (draft / _CODE).write_bytes(marshal.dumps(_code_objects(agent)))
+    (draft / CODE).write_bytes(marshal.dumps(_code_objects(agent)))
     _make_readable(draft)
     _prove(Interpreter(draft, loader.name), names)
 

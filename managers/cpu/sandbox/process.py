@@ -91,19 +91,19 @@ class Process(Launcher):
         state: Path,
         runtime: Path,
         orphan_after_s: float,
-        env: Mapping[str, str],
         unsafe: bool = False,
     ) -> None:
         self.instance = name
         self.state = state
         self.runtime = runtime
         self._orphan_after_s = orphan_after_s
-        self._env = env
         self._unsafe = unsafe
         self._live: dict[str, ProcessSandbox] = {}
 
     def limits(self) -> Mapping[str, str]:
-        return dict.fromkeys(("memory", "disk", "pids", "shm", "cores"), "soft")
+        # Its disk is watched and its commands are bound to cores; nothing holds the others.
+        nothing = dict.fromkeys(("memory", "pids", "shm"), "none")
+        return {**nothing, "disk": "soft", "cores": "soft"}
 
     async def checks(self) -> list[Check]:
         if not self._unsafe:
@@ -173,7 +173,7 @@ class Process(Launcher):
             listener.close()
         sandbox.attach(channel)
         await channel.configure(
-            env={**_environment(sandbox), **self._env, **spec.env},
+            env={**_environment(sandbox), **spec.env},
             workdir=sandbox.workdir,
             shell=spec.shell,
             user="",

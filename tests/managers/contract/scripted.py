@@ -57,6 +57,9 @@ class ScriptedSandbox(Sandbox):
         self.boosts: list[bool] = []
         self.counters = MemoryEvents()
         self.disk_bytes = 0
+        self.disk_used: list[int] = []
+        """What the next looks find; the last one stays."""
+        self.looks = 0
         self.confine_errors: list[Exception] = []
         self.confine_gate = asyncio.Event()
         self.confine_gate.set()
@@ -76,6 +79,9 @@ class ScriptedSandbox(Sandbox):
         return self.counters
 
     async def disk_used_bytes(self) -> int:
+        self.looks += 1
+        if self.disk_used:
+            self.disk_bytes = self.disk_used.pop(0)
         return self.disk_bytes
 
     async def aclose(self) -> None:
