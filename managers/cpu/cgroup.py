@@ -358,6 +358,11 @@ def _make_parent(dialect: Dialect, root: Path, controller: str, relative: str) -
         _delegate(folder, controller)
     elif controller == "cpuset":
         _inherit_cpuset(folder)
+    if controller == "cpu":
+        # Its weight is shared out over all cores: with that of one core, a sandbox that has a core to
+        # itself would lose it to any process outside.
+        weight = dialect.weight(len(os.sched_getaffinity(0)))
+        _write(folder / weight.file, weight.value)
 
 
 def _delegate(folder: Path, controller: str) -> None:
