@@ -45,6 +45,14 @@ def test_the_configuration_in_the_guide_is_accepted(tmp_path: Path) -> None:
     assert load_config(tmp_path / "tangram.yaml").quotas.keys() == {"search", "judge"}
 
 
+@pytest.mark.parametrize(
+    ("path", "name", "figure"),
+    [("README.md", "demo", "164 of 164 right"), ("docs/benchmarks.md", "bench", "Made on 20")],
+)
+def test_the_tables_of_real_runs_are_there(path: str, name: str, figure: str) -> None:
+    assert figure in between((ROOT / path).read_text(), name)
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_python_in_the_documents_compiles(path: Path) -> None:
     for source in blocks(path, "python"):
