@@ -29,6 +29,11 @@ async def until(condition: Callable[[], Any], *, within_s: float = 10.0) -> Any:
         await asyncio.sleep(POLL_S)
 
 
+def until_now(condition: Callable[[], Any], *, within_s: float = 30.0) -> Any:
+    """`until` for tests without an event loop."""
+    return asyncio.run(until(condition, within_s=within_s))
+
+
 def _name(condition: Callable[[], object]) -> str:
     code = getattr(condition, "__code__", None)
     place = f" ({code.co_filename}:{code.co_firstlineno})" if code else ""

@@ -8,8 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,10 @@ import psutil
 import pytest
 
 from tests.e2e.servers import ServerProcess
+from tests.waiting import until_now
 
 TANGRAM = (sys.executable, "-m", "tangram.cli")
 DEADLINE_S = 30.0
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    """Poll until the condition holds; fails with `what` after DEADLINE_S."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE_S:.0f} s: {what}"
-        time.sleep(0.02)
 
 
 def processes_with(marker: str) -> list[int]:
@@ -180,7 +172,7 @@ def test_an_interrupted_run_leaves_nothing_running(
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"up\n"
-        until(lambda: len(processes_with(marker)) == 2, "both sleeps run")
+        until_now(lambda: len(processes_with(marker)) == 2)
         process.send_signal(number)
         assert process.wait(DEADLINE_S) == code
         assert process.stderr is not None
@@ -229,7 +221,7 @@ def test_cancel_ends_a_running_action(server: str, by: str) -> None:
     marker = str(700_000 + os.getpid() + len(by))
     command = [*TANGRAM, "run", "--server", server, "--task", task, "--json", "--"]
     with subprocess.Popen([*command, "sleep", marker], stdout=subprocess.PIPE) as process:
-        until(lambda: processes_with(marker), "the command runs")
+        until_now(lambda: processes_with(marker))
         running = [entry for entry in only_status(server)["actions"] if entry["task"] == task]
         selector = ["--task", task] if by == "task" else [running[0]["id"]]
         cancelled = tangram_json(server, "cancel", *selector)

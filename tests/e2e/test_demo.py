@@ -6,10 +6,11 @@ import json
 import signal
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
+
+from tests.waiting import until_now
 
 DEMO = (sys.executable, "-m", "tangram.cli", "demo", "--trajectories", "4")
 DEADLINE_S = 50.0
@@ -47,11 +48,8 @@ def test_the_report_for_people_has_the_table_and_the_estimate() -> None:
 def test_ctrl_c_stops_the_server_and_every_sandbox() -> None:
     with subprocess.Popen(DEMO, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         demo = psutil.Process(process.pid)
-        deadline = time.monotonic() + DEADLINE_S
-        while len(family := demo.children(recursive=True)) < 3:  # the server and sandboxes of it
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        until_now(lambda: len(demo.children(recursive=True)) >= 3)  # the server and sandboxes
+        family = demo.children(recursive=True)
         process.send_signal(signal.SIGINT)
         assert process.wait(DEADLINE_S) == 130
         assert process.stderr is not None

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import tempfile
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from tangram.managers.cpu.sandbox.channel import Channel
 from tangram.managers.cpu.sandbox.interpreter import source_command
 from tangram.managers.cpu.sandbox.listener import AgentListener
 from tangram.managers.cpu.sandbox.messages import AgentResult
+from tests.waiting import until
 
 IS_ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(
@@ -38,11 +38,11 @@ def open_folder() -> Iterator[Path]:
 
 
 async def eventually(condition: Callable[[], object], what: str) -> None:
-    """Poll until the condition holds; fail with `what` after a deadline."""
-    give_up_at = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < give_up_at, f"never happened: {what}"
-        await asyncio.sleep(0.01)
+    """Wait until the condition holds; fail with `what` after a deadline."""
+    try:
+        await until(condition, within_s=DEADLINE_S)
+    except AssertionError as error:
+        raise AssertionError(f"never happened: {what}") from error
 
 
 def is_alive(pid: int) -> bool:
