@@ -123,7 +123,8 @@ async def test_programs_of_the_system_and_python_run(sandbox: Sandbox) -> None:
 async def test_no_file_of_the_host_is_visible(sandbox: Sandbox, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("secret")
     ran = await run(sandbox, f"cat {tmp_path}/secret /etc/shadow /etc/machine-id; ls -A /root /opt")
-    assert ran.stdout.replace(".pyenv", "").split() in ([], ["/root:"])
+    # But for the way to the interpreter's prefix, where that lies in somebody's home.
+    assert set(ran.stdout.split()) <= {"/root:", *Path(sys.base_prefix).parts}
     assert ran.stderr.count("No such file or directory") >= 3
     shown = await run(sandbox, "ls -A /proc/1/root /dev/disk /sys/class /sys/fs")
     assert shown.stdout == ""
