@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -30,6 +30,7 @@ from tangram.managers.config import QuotaConfig
 from tangram.managers.errors import PermanentError
 from tangram.managers.fake import FakeManager
 from tangram.testing import serve_fake
+from tests.waiting import until
 
 WAIT_S = 10.0
 """Longest that a test waits for a condition; reached only when it fails."""
@@ -58,12 +59,6 @@ async def client(server: str) -> AsyncIterator[AsyncClient]:
 async def trajectory(client: AsyncClient) -> AsyncIterator[AsyncTrajectory]:
     async with client.trajectory(concurrency=256, group="g", step=3) as trajectory:
         yield trajectory
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(WAIT_S):
-        while not condition():  # noqa: ASYNC110 - nobody tells us of most conditions
-            await asyncio.sleep(0.001)
 
 
 async def until_waiting(client: AsyncClient, count: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any, Self
 
 import grpc
@@ -31,6 +31,7 @@ from tangram.errors import (
 from tangram.managers.fake import FakeManager
 from tangram.testing import serve_fake
 from tangram.v1 import actions_pb2, cluster_pb2, trajectories_pb2, types_pb2
+from tests.waiting import until
 
 WAIT_S = 10.0
 """Longest that a test waits for a condition; reached only when it fails."""
@@ -39,12 +40,6 @@ METHODS = {
     method.path: method for method in vars(methods).values() if isinstance(method, methods.Method)
 }
 Status = tuple[grpc.StatusCode, str, types_pb2.Error | None]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(WAIT_S):
-        while not condition():  # noqa: ASYNC110 - nobody tells us of most conditions
-            await asyncio.sleep(0.001)
 
 
 class ScriptedServer(grpc.GenericRpcHandler):
