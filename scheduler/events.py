@@ -91,11 +91,14 @@ class Started:
 @dataclass(frozen=True, slots=True)
 class ActionEnded:
     """The action has an end (a result, or a failure to run it). Its units stay taken until
-    `LeaseReleased`. `failed` tells whether Tangram failed at it."""
+    `LeaseReleased`. `failed` tells whether Tangram failed at it. `run_s` is how long it ran, on the
+    clock of who ran it; None if its length says nothing of others like it (it timed out, was
+    killed, never ran)."""
 
     action: str
     token: int
     failed: bool = False
+    run_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

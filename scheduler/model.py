@@ -137,16 +137,23 @@ class Amounts:
 Elasticity = Mapping[int, float]
 """Parallel efficiency: units -> E, 0 < E <= 1. Between entries it is linear in 1/m."""
 
+DURATION_MIN_S = 1e-6
+"""Shorter durations count as this: a duration of zero would make every amount equally good."""
+
 
 @dataclass(frozen=True, slots=True)
 class Profile:
     """What is known of an action's run time as a function of its key resource's amount m.
 
-    duration(m) = duration_s / (E(m) * m), ARL-Tangram section 4.1 (arXiv 2603.13019).
+    duration(m) = duration_s / (E(m) * m), ARL-Tangram section 4.1 (arXiv 2603.13019). E comes from
+    the table `elasticity`, or is 1 / (1 + serial (m - 1)): Amdahl's law, `serial` the share of the
+    work that does not scale, 0 to 1. With neither, nothing is known of how the action scales.
+    Raises ValueError for values outside their ranges and for both forms of elasticity at once.
     """
 
     duration_s: float | None = None
     elasticity: Elasticity = field(default_factory=lambda: EMPTY)
+    serial: float | None = None
 
     def __post_init__(self) -> None:
         if self.duration_s is not None and not 0 <= self.duration_s < math.inf:
@@ -156,9 +163,21 @@ class Profile:
                 raise ValueError(
                     f"elasticity maps units >= 1 to 0 < E <= 1, not {units}: {efficiency}"
                 )
+        if self.serial is not None and not 0 <= self.serial <= 1:
+            raise ValueError(f"serial is a share from 0 to 1, not {self.serial}")
+        if self.serial is not None and self.elasticity:
+            raise ValueError("elasticity and serial say the same thing: give one of them")
+
+    @property
+    def scales(self) -> bool:
+        """Whether it is known how its duration depends on the amount."""
+        return self.duration_s is not None and (self.serial is not None or bool(self.elasticity))
 
     def efficiency(self, units: int) -> float:
-        """E(units); 1 at one unit, beyond the last entry the last entry's."""
+        """E(units); 1 at one unit, beyond the table's last entry the last entry's, and 1 at every
+        amount if neither form is given."""
+        if self.serial is not None:
+            return 1 / (1 + self.serial * (units - 1))
         table = {1: 1.0, **self.elasticity}
         if units in table:
             return table[units]
@@ -173,7 +192,7 @@ class Profile:
         """Predicted run time with `units` of the key resource; None if nothing is known."""
         if self.duration_s is None:
             return None
-        return self.duration_s / (self.efficiency(units) * units)
+        return max(self.duration_s, DURATION_MIN_S) / (self.efficiency(units) * units)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +219,7 @@ class Action:
     """An action as the scheduler sees it: no payload, only what a decision needs.
 
     `deadline` is absolute (the host's clock): passed while it waits, the action expires.
+    `timeout_s` counts the run alone.
     """
 
     id: str
@@ -213,6 +233,12 @@ class Action:
     profile: Profile = field(default_factory=Profile)
     group: str = ""
     step: int | None = None
+    tenant: str = ""
+    signature: str = ""
+    """What its command is like, such as "pytest": actions alike in task, kind and signature are
+    taken to run alike (`profile`). Empty: only task and kind tell."""
+    malleable: bool = False
+    """Its amount of the key resource may change while it runs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,7 +115,8 @@ class GrantRun:
         result = await self._run()
         if result.retry_after_s is not None:
             await self._close_quotas(result.retry_after_s)
-        await self._post(ActionEnded(self.record.id, self.grant.token))
+        run_s = result.run_s if result.outcome is Outcome.FINISHED else None
+        await self._post(ActionEnded(self.record.id, self.grant.token, run_s=run_s))
         if result.outcome is Outcome.KILLED:
             # The scheduler wrote the end that led to the kill; without one the server shuts down.
             error = Cancelled("it was killed", reason=Reason.CANCELLED, action_id=self.record.id)
