@@ -1,0 +1,66 @@
+"""What a simulation came to: every action's life, and the figures computed from it.
+
+Data and arithmetic alone; tables, JSON and plots are made of it elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..model import EMPTY, State
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Units of one resource held from `start_s` to `end_s` (virtual time)."""
+
+    start_s: float
+    end_s: float
+    units: float
+    """Whole units of a grant; in a pod, the share of its node's cores that it got."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActionRun:
+    """One action of the trace, as it went. Times are virtual seconds from the trace's zero."""
+
+    id: str
+    trajectory: str
+    task: str
+    kind: str
+    resource: str
+    """The key resource's kind: cores, gpus, or quota:NAME."""
+    node: str
+    submitted_s: float
+    granted_s: float | None
+    ended_s: float
+    state: State
+    holds: tuple[Hold, ...] = ()
+    """Of the key resource, in order; several where the amount changed while it ran."""
+    prepare_s: float = 0.0
+    """Part of the time since the grant in which it did not run yet (a service was restored)."""
+
+    @property
+    def act_s(self) -> float:
+        return self.ended_s - self.submitted_s
+
+    @property
+    def queue_s(self) -> float:
+        return (self.granted_s if self.granted_s is not None else self.ended_s) - self.submitted_s
+
+
+@dataclass(frozen=True, slots=True)
+class SimulationResult:
+    """All actions in the order of their ends, and what they ran on."""
+
+    policy: str
+    actions: Sequence[ActionRun]
+    capacities: Mapping[tuple[str, str], int]
+    """(kind, node) -> units; node is empty for the cluster's own resources."""
+    start_s: float = 0.0
+    """The earliest start of a trajectory."""
+    lower_bounds_s: Mapping[str, float] = field(default_factory=lambda: EMPTY)
+    """Name of a lower bound -> bound on the mean ACT of any policy that does not resize."""
+    notes: Sequence[str] = ()
+    """What a reader must know: trajectories that never got a pod, a trace without memory."""
