@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 from . import events as ev
-from .decisions import Decision, Grant, Resize
+from .decisions import Decision, Grant
 from .explain import Explainer, Explanation, QueueSummary
 from .invariants import check
 from .lifecycle import ENDED_MAX, Lifecycle
@@ -20,8 +20,10 @@ from .matching import OVERTAKE_MAX, Matching
 from .membership import Membership
 from .model import EndReason, ResourceId, State
 from .placement import Placement
+from .policy import DEFAULT, parse_policy
 from .pool import Closable, Pool, ViewFactory
 from .records import Entry, Phase, Waits
+from .resizing import Resizing
 from .resource import LinearView, ResourceView
 
 __all__ = ["ENDED_MAX", "OVERTAKE_MAX", "Closable", "Explanation", "QueueSummary", "Scheduler"]
@@ -36,16 +38,23 @@ ActionEvent: TypeAlias = (
 class Scheduler:
     """Decides who gets which units and when. Nobody else changes its state.
 
-    `views` names the factories of resource views beside "linear". `now` is the host's monotonic
+    `views` names the factories of resource views beside "linear"; `policy` says how many units an
+    action gets (`policy.parse_policy`: raises ValueError for an unknown one). `now` is the host's monotonic
     clock in seconds and must not go back between calls.
     """
 
-    def __init__(self, views: Mapping[str, ViewFactory] | None = None) -> None:
+    def __init__(
+        self, views: Mapping[str, ViewFactory] | None = None, policy: str = DEFAULT
+    ) -> None:
+        self.policy = parse_policy(policy)
         self._pool = Pool({"linear": LinearView, **(views or {})})
         self._waits = Waits()
-        self._matching = Matching(self._pool, self._waits)
+        self._matching = Matching(self._pool, self._waits, self.policy)
         self._placement = Placement(self._pool)
-        self._life = Lifecycle(self._pool, self._waits, self._matching, self._placement)
+        self._life = Lifecycle(
+            self._pool, self._waits, self._matching, self._placement, self.policy
+        )
+        self._resizing = Resizing(self._pool, self._matching)
         self._membership = Membership(self._pool, self._matching, self._placement, self._life)
         self._explainer = Explainer(self._pool, self._matching, self._placement)
         self._stale = 0
@@ -70,6 +79,7 @@ class Scheduler:
             life.advance(seat, now)
         # 4. One pass over each touched queue, never over all.
         granted = self._matching.run(now)
+        granted += self._change_amounts(now)
         for decision in granted:
             if len(life.deadlines) and isinstance(decision, Grant):
                 life.deadlines.drop(life.actions[decision.action].key)
@@ -82,6 +92,12 @@ class Scheduler:
         action, or change of a resource that somebody waits for. None if time changes nothing."""
         times = (self._life.deadlines.next(), self._matching.wakes.next())
         return min((time for time in times if time is not None), default=None)
+
+    def _change_amounts(self, now: float) -> list[Decision]:
+        """Running actions get the other amounts that the policy wishes for them, where they can."""
+        wishes, self._matching.resizes = self._matching.resizes, []
+        changes = [self._resizing.change(entry, amounts, now) for entry, amounts in wishes]
+        return [change for change in changes if change is not None]
 
     # Reading
 
@@ -232,39 +248,21 @@ class Scheduler:
     # Resizing and quotas
 
     def _resize(self, action_id: str, amounts: Mapping[ResourceId, int], now: float) -> None:
-        """One resize at a time; what is infeasible or does not fit is not answered."""
+        """What is infeasible or does not fit is not answered."""
         entry = self._life.actions.get(action_id)
         if entry is None or entry.state.ended or not entry.token:
             self._stale += 1
             return
-        if entry.state is not State.RUNNING or entry.resizing:
-            return
-        for resource, amount in amounts.items():
-            free = self._pool.free(resource, now) - self._matching.kept(resource)
-            growth = amount - entry.amounts.get(resource, amount)
-            if not entry.allows(resource, amount) or growth > max(0, free):
-                return
-        grown = {r: max(n, amounts.get(r, n)) for r, n in entry.amounts.items()}
-        self._pool.resize(entry.token, grown, now)
-        wanted = {r: amounts.get(r, n) for r, n in entry.amounts.items()}
-        entry.amounts, entry.resizing = grown, True
-        self._life.out.append(Resize(entry.id, entry.node, entry.token, wanted))
+        if (resize := self._resizing.change(entry, amounts, now)) is not None:
+            self._life.out.append(resize)
 
     def _resized(
         self, action_id: str, token: int, amounts: Mapping[ResourceId, int], now: float
     ) -> None:
-        """Books what the node says. More than there is cannot be true and is dropped."""
-        if (entry := self._holder(action_id, token)) is None:
-            return
-        held = {r: amounts.get(r, n) for r, n in entry.amounts.items()}
-        entry.resizing = False
-        if any(n - entry.amounts[r] > self._pool.free(r, now) for r, n in held.items()):
+        """What cannot be true is dropped."""
+        entry = self._holder(action_id, token)
+        if entry is not None and not self._resizing.confirm(entry, amounts, now):
             self._stale += 1
-            return
-        self._pool.resize(token, held, now)
-        entry.amounts = held
-        for resource in held:
-            self._matching.touch(resource)
 
     def _close_quota(self, resource: ResourceId, until: float) -> None:
         view = self._pool.views.get(resource)

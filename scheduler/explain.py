@@ -152,9 +152,8 @@ def _others(count: int, one: str, many: str) -> str:
 
 def _predicted_run_s(entry: Entry) -> float | None:
     """With what was granted, else with the least that it takes."""
-    demand = entry.action.demand
-    if demand.key is None:
-        return entry.action.profile.run_s(1)
-    granted = next((n for r, n in entry.amounts.items() if r.kind == demand.key), None)
-    bounds = demand.per_node.get(demand.key) or demand.cluster[demand.key]
-    return entry.action.profile.run_s(granted or bounds.minimum)
+    key = entry.key_resource()
+    if key is None:
+        return entry.run_s(1)
+    minimum = entry.action.demand.of(key.kind).minimum
+    return entry.run_s(entry.amounts.get(key) or entry.needs.get(key, minimum))

@@ -59,7 +59,7 @@ def _check_entry(entry: Entry, matching: Matching, life: Lifecycle) -> None:
     assert not waiting or not entry.amounts, "it waits and holds units"
     if entry.queued_at is not None:
         assert entry.queued_at in entry.needs
-        assert any(e is entry for e in matching.queues[entry.queued_at].items)
+        assert any(e is entry for e in matching.queues[entry.queued_at])
     if entry.seat is not None:
         assert entry.seat.actions[entry.id] is entry
         if entry.boxed and (entry.token or entry.queued_at is not None):
@@ -86,12 +86,16 @@ def _check_seat(seat: Seat, placement: Placement) -> None:
 def _check_queues(pool: Pool, matching: Matching, life: Lifecycle) -> None:
     for resource, queue in matching.queues.items():
         assert resource in pool.views and queue.resource == resource
-        keys = [entry.key for entry in queue.items]
-        assert keys == sorted(set(keys)), f"the queue of {resource} is out of order"
-        assert all(entry.queued_at == resource for entry in queue.items)
-        assert all(life.actions[entry.id] is entry for entry in queue.items)
-        assert queue.head is (queue.items[0] if queue.items else None), "the head is not the first"
-        assert not queue.fresh, "somebody was not told why it waits"
+        for line, order in ((queue.rigid, "key"), (queue.elastic, "rank")):
+            keys = [getattr(entry, order) for entry in line.items]
+            assert keys == sorted(set(keys)), f"the queue of {resource} is out of order"
+            head = line.items[0] if line.items else None
+            assert line.head is head, "the head is not the first"
+            assert not line.fresh, "somebody was not told why it waits"
+        assert all(entry.queued_at == resource for entry in queue)
+        assert all(life.actions[entry.id] is entry for entry in queue)
+        assert all(entry.chooses(resource) for entry in queue.elastic.items)
+        assert not any(entry.chooses(resource) for entry in queue.rigid.items)
     for entry in matching.reservations.values():
         assert entry.reserved and entry.queued_at is not None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from .choices import choices_of
 from .decisions import Decision, End, Kill
 from .matching import Matching
 from .model import (
@@ -21,6 +22,7 @@ from .model import (
     WaitReason,
 )
 from .placement import Placement, reservation
+from .policy import Policy
 from .pool import Pool
 from .queue import Alarms
 from .records import Entry, Key, Phase, Seat, Waits
@@ -34,7 +36,14 @@ more the oldest go. Above what a host retains, so that it is a guard, not a poli
 class Lifecycle:
     """All actions and trajectories that are known."""
 
-    def __init__(self, pool: Pool, waits: Waits, matching: Matching, placement: Placement) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        waits: Waits,
+        matching: Matching,
+        placement: Placement,
+        policy: Policy,
+    ) -> None:
         self.actions: dict[str, Entry] = {}
         """Waiting, granted, or ended with units that are not released yet."""
         self.ended: dict[str, Entry] = {}
@@ -49,6 +58,7 @@ class Lifecycle:
         self._waits = waits
         self._matching = matching
         self._placement = placement
+        self._policy = policy
         self._arrivals = 0
 
     # Arrival
@@ -93,7 +103,7 @@ class Lifecycle:
 
     def _enter(self, action: Action, seat: Seat | None, now: float) -> Entry:
         priority = action.priority + (seat.trajectory.priority if seat else 0)
-        entry = Entry(action, self._key(priority, action.id), seat, now)
+        entry = Entry(action, self._key(priority, action.id), seat, now, profile=action.profile)
         self.actions[action.id] = entry
         if seat is not None:
             seat.actions[action.id] = entry
@@ -198,7 +208,25 @@ class Lifecycle:
             self._waits.set(entry, WaitReason.NO_NODE, None, now)
             return
         entry.needs = needs
+        self._settle_amount(entry)
         self._matching.add(entry, now)
+
+    def _settle_amount(self, entry: Entry) -> None:
+        """Of its key resource: a set to choose from, or the one amount that the policy gives."""
+        key, arranger = entry.key_resource(), self._policy.arranger
+        if key is None:
+            return
+        largest = self._pool.views[key].largest()
+        if (
+            arranger is not None
+            and (choices := choices_of(entry.action, entry.profile, largest)) is not None
+        ):
+            entry.choices = choices
+            entry.rank = arranger.rank(entry)
+            entry.needs = {**entry.needs, key: choices.units[0]}
+            return
+        amounts = entry.action.demand.of(key.kind)
+        entry.needs = {**entry.needs, key: amounts.at_most(min(self._policy.degree, largest))}
 
     # Ends
 
@@ -239,8 +267,7 @@ class Lifecycle:
     def release(self, entry: Entry, now: float) -> None:
         """An ended action's units are free: others may have them, and its slot."""
         self._pool.give(entry.token, entry.amounts, now)
-        for resource in entry.amounts:
-            self._matching.touch(resource)
+        self._matching.release(entry)
         entry.amounts, entry.token, entry.resizing = {}, 0, False
         self._settle(entry, now)
 

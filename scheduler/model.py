@@ -8,6 +8,7 @@ tokens or calls of a quota. Times are seconds on the host's monotonic clock.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -69,6 +70,8 @@ class WaitReason(StrEnum):
     QUOTA_CLOSED = "quota-closed"  # closed by a Retry-After
     BEHIND = "behind"  # older actions wait for the same resource
     RESERVED = "reserved"  # the units that it needs are kept for an older action
+    FOR_MORE = "for-more"  # it ends sooner, or others do, if it waits for more units than are free
+    TASK_LIMIT = "task-limit"  # its task holds as many units as it may
 
 
 class EndReason(StrEnum):
@@ -119,6 +122,14 @@ class Amounts:
     @property
     def elastic(self) -> bool:
         return self.minimum != self.maximum
+
+    def at_most(self, amount: int) -> int:
+        """The largest feasible amount that is not above `amount`; the least if there is none."""
+        if amount <= self.minimum:
+            return self.minimum
+        if self.values:
+            return self.values[bisect_right(self.values, amount) - 1]
+        return min(amount, self.maximum)
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.values or range(self.minimum, self.maximum + 1))
@@ -212,6 +223,10 @@ class Demand:
             raise ValueError("a demand needs at least one resource")
         if self.key is not None and self.key not in self.per_node and self.key not in self.cluster:
             raise ValueError(f"key resource {self.key!r} is not part of the demand")
+
+    def of(self, kind: str) -> Amounts:
+        """Raises KeyError for a kind that is not part of it."""
+        return self.per_node[kind] if kind in self.per_node else self.cluster[kind]
 
 
 @dataclass(frozen=True, slots=True)

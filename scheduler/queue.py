@@ -7,42 +7,83 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, insort
+from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import Generic, TypeAlias, TypeVar
 
 from .model import ResourceId
-from .records import Entry, Key
-
-_BY_KEY = attrgetter("key")
+from .records import Entry, Key, Rank
 
 
-class Queue:
-    """The actions that wait for one resource, the first to be served first."""
+class Line:
+    """Actions in an order of their own, the first to be served first."""
 
-    __slots__ = ("fresh", "head", "items", "resource")
+    __slots__ = ("_order", "fresh", "head", "items")
 
-    def __init__(self, resource: ResourceId) -> None:
-        self.resource = resource
+    def __init__(self, order: Callable[[Entry], Key | Rank]) -> None:
+        self._order = order
         self.items: list[Entry] = []
         self.head: Entry | None = None
-        """The one that the last pass found short: it blocks all behind it."""
+        """The first after the last pass: it was found short, and those behind it are told so."""
         self.fresh: list[Entry] = []
         """Added since the last pass: nobody has told them yet why they wait."""
 
     def add(self, entry: Entry) -> None:
-        insort(self.items, entry, key=_BY_KEY)
-        entry.queued_at = self.resource
+        insort(self.items, entry, key=self._order)
 
     def remove(self, entry: Entry) -> None:
         del self.items[self.ahead_of(entry)]
-        entry.queued_at = None
 
     def ahead_of(self, entry: Entry) -> int:
-        """How many wait before this key's place."""
-        return bisect_left(self.items, entry.key, key=_BY_KEY)
+        """How many wait before this one's place."""
+        return bisect_left(self.items, self._order(entry), key=self._order)
+
+
+class Queue:
+    """The actions that wait for one resource: those whose amount is settled, in the order of
+    service, and those whose amount the policy chooses, in the order that the policy gives them."""
+
+    __slots__ = ("_ages", "elastic", "granted", "resource", "rigid")
+
+    def __init__(self, resource: ResourceId) -> None:
+        self.resource = resource
+        self.granted = 0
+        """Grants of the resource so far."""
+        self._ages: dict[str, Entry] = {}
+        self.rigid = Line(attrgetter("key"))
+        self.elastic = Line(attrgetter("rank"))
+
+    def line_of(self, entry: Entry) -> Line:
+        return self.elastic if entry.chooses(self.resource) else self.rigid
+
+    def add(self, entry: Entry) -> None:
+        line = self.line_of(entry)
+        line.add(entry)
+        entry.queued_at = self.resource
+        if line is self.elastic:
+            entry.mark = self.granted
+            self._ages[entry.id] = entry
+
+    def remove(self, entry: Entry) -> None:
+        self.line_of(entry).remove(entry)
+        self._ages.pop(entry.id, None)
+        entry.queued_at = None
+
+    def oldest(self) -> Entry:
+        """Of those whose amount is chosen, the one that stands here longest."""
+        return next(iter(self._ages.values()))
+
+    def __iter__(self) -> Iterator[Entry]:
+        yield from self.rigid.items
+        yield from self.elastic.items
+
+    def ahead_of(self, entry: Entry) -> int:
+        """How many are served before it, as far as the order alone tells."""
+        behind = 0 if self.line_of(entry) is self.rigid else len(self.rigid.items)
+        return behind + self.line_of(entry).ahead_of(entry)
 
     def first_is_older(self, entry: Entry) -> bool:
-        return bool(self.items) and self.items[0].key < entry.key
+        return bool(self.rigid.items) and self.rigid.items[0].key < entry.key
 
 
 K = TypeVar("K", Key, ResourceId)

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TypeAlias
 
+from .choices import Choices
 from .model import (
     CLUSTER,
     Action,
     EndReason,
+    Profile,
     ResourceId,
     State,
     Trajectory,
@@ -22,8 +24,11 @@ from .model import (
     WaitSpan,
 )
 
-Key: TypeAlias = tuple[int, int, str]
-"""Service order: (-priority, arrival number, id). Arrival numbers are unique."""
+Key: TypeAlias = tuple[float, int, str]
+"""Service order: (the order's rank, arrival number, id). Arrival numbers are unique."""
+
+Rank: TypeAlias = tuple[float, float, int, str]
+"""Order among actions whose amount is chosen: as the policy says, then as the key."""
 
 SPANS_MAX = 256
 """Waits remembered of one action. Beyond, one from the middle is dropped: the first tell of its
@@ -81,12 +86,25 @@ class Entry:
     tally: Tally | None = None
     """Where it is counted while it waits, with `tallied` units."""
     tallied: int = 0
+    profile: Profile = field(default_factory=Profile)
+    """What is believed of its duration: as given, else as learned."""
+    choices: Choices | None = None
+    """Amounts of its key resource to choose from; None if its amount is settled."""
+    rank: Rank = (0.0, 0.0, 0, "")
     token: int = 0
     """Of its grant; 0 while it holds nothing."""
     node: str = CLUSTER
     amounts: Mapping[ResourceId, int] = field(default_factory=dict)
     """Units taken in the views under its token. Shared with decisions: replaced, never changed."""
     resizing: bool = False
+    since_s: float = 0.0
+    """When it was granted, or its amount last changed."""
+    left: float = 1.0
+    """Share of its work that was left then."""
+    end_s: float | None = None
+    """Predicted end; None if it holds nothing, or nothing is known of its duration."""
+    mark: int = 0
+    """Grants of the resource when it joined its queue."""
     overtaken: int = 0
     reserved: bool = False
     end: tuple[EndReason, str] | None = None
@@ -105,6 +123,23 @@ class Entry:
     def homed(self) -> bool:
         """It runs on its trajectory's node, so the trajectory has to be placed first."""
         return self.boxed or bool(self.action.demand.per_node)
+
+    def chooses(self, resource: ResourceId) -> bool:
+        """Whether its amount of this resource is chosen when it is granted."""
+        return self.choices is not None and resource.kind == self.action.demand.key
+
+    def key_resource(self) -> ResourceId | None:
+        """The one whose amount changes its duration, where it runs."""
+        demand = self.action.demand
+        if demand.key is None:
+            return None
+        return ResourceId(demand.key, self.node if demand.key in demand.per_node else CLUSTER)
+
+    def run_s(self, units: int) -> float | None:
+        """Predicted run time with `units` of its key resource; None if nothing is known."""
+        if self.choices is not None:
+            return self.choices.run_s(units)
+        return self.profile.run_s(units)
 
     def allows(self, resource: ResourceId, amount: int) -> bool:
         """Whether a grant that holds this resource may hold so much of it."""

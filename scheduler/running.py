@@ -1,0 +1,67 @@
+"""The granted actions of one resource whose end can be predicted, the first to end first.
+
+Books how far each one is, so that the prediction stays right when its amount changes.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+
+from .model import ResourceId
+from .records import Entry
+
+
+class Running:
+    """Predicted ends of the holders of one resource. `len` counts them."""
+
+    __slots__ = ("_ends", "_resource")
+
+    def __init__(self, resource: ResourceId) -> None:
+        self._resource = resource
+        self._ends: list[tuple[float, int, Entry]] = []
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __iter__(self) -> Iterator[tuple[float, int]]:
+        """(predicted end, units), the first to end first. An action may be over its end already."""
+        for end_s, _, entry in self._ends:
+            yield end_s, entry.amounts[self._resource]
+
+    def entries(self) -> list[Entry]:
+        return [entry for _, _, entry in self._ends]
+
+    def start(self, entry: Entry, now: float) -> None:
+        """It was granted. Nothing is booked if nothing is known of its duration."""
+        entry.left, entry.since_s = 1.0, now
+        self._book(entry)
+
+    def drop(self, entry: Entry) -> None:
+        """It holds nothing any more. Silent if it is not booked."""
+        if entry.end_s is None:
+            return
+        index = bisect_left(self._ends, (entry.end_s, entry.token))
+        del self._ends[index]
+        entry.end_s = None
+
+    def advance(self, entry: Entry, now: float) -> None:
+        """Before its amount changes: write down how far it is."""
+        if entry.end_s is None:
+            return
+        span_s = entry.end_s - entry.since_s
+        if span_s > 0:
+            entry.left *= min(1.0, max(0.0, (entry.end_s - now) / span_s))
+        self.drop(entry)
+        entry.since_s = now
+
+    def resume(self, entry: Entry) -> None:
+        """After its amount changed."""
+        self._book(entry)
+
+    def _book(self, entry: Entry) -> None:
+        run_s = entry.run_s(entry.amounts[self._resource])
+        if run_s is None:
+            return
+        entry.end_s = entry.since_s + entry.left * run_s
+        insort(self._ends, (entry.end_s, entry.token, entry))

@@ -1,0 +1,61 @@
+"""What a policy is shown of one resource at one moment, and what it answers.
+
+The contract between `matching`, which owns the queues, and the policies, which choose amounts.
+Data alone; a policy keeps no state of its own between two passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from .records import Entry, Rank
+from .resource import ResourceView
+from .running import Running
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """One resource, now. Times in seconds on the host's clock."""
+
+    now: float
+    view: ResourceView
+    free: int
+    """Units that may be given away now: reservations are taken off."""
+    waiting: Sequence[Entry]
+    """Those whose amount is to be chosen, in the order of their rank."""
+    fitting: int
+    """For a policy that is `merged`, how many of the first fit together at their least amounts."""
+    due: Entry | None
+    """The one that must be served before all others, when enough is free for it; nobody else may
+    start before it does."""
+    running: Running
+    """Granted actions whose end can be predicted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Who starts now with how many units, in this order; and when to ask again although nothing
+    happened (s on the host's clock), None if there is no need to."""
+
+    starts: Sequence[tuple[Entry, int]] = ()
+    again_s: float | None = None
+    resizes: Sequence[tuple[Entry, int]] = field(default=())
+    """Running actions that should have other amounts."""
+
+
+class Arranger(Protocol):
+    """Chooses the amounts of the actions that have a choice."""
+
+    @property
+    def merged(self) -> bool:
+        """Whether those with a choice and those without are served in one order. If not, those
+        without come first."""
+        ...
+
+    def rank(self, entry: Entry) -> Rank:
+        """Its place among those with a choice. Must not change while the action waits."""
+        ...
+
+    def arrange(self, situation: Situation) -> Plan: ...
