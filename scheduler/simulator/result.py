@@ -40,6 +40,10 @@ class ActionRun:
     """Of the key resource, in order; several where the amount changed while it ran."""
     prepare_s: float = 0.0
     """Part of the time since the grant in which it did not run yet (a service was restored)."""
+    timed_out: bool = False
+    """It was cut at its timeout: an end like others, `finished`, with that outcome."""
+    reason: str = ""
+    """Why it ended without a result, in plain English; empty if it has one."""
 
     @property
     def act_s(self) -> float:

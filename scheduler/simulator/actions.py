@@ -1,0 +1,121 @@
+"""From an action of a trace to what the scheduler is told of it, and to how long it really runs.
+
+Policies know the durations of elastic actions only: `Action.profile` stays empty for all others.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ..model import CORES, EMPTY, QUOTA_PREFIX, Action, Amounts, Demand, Profile, Trajectory
+from .trace import CALL, EXEC, SCORE, TraceAction, TraceTrajectory
+
+GPUS = "gpus"
+"""The kind of resource that a score takes: one of the cluster, counted by the view of that name
+where one is handed in."""
+
+NOISE_SIGMA_MAX = 5.0
+"""Durations wrong by a factor of 150 at one sigma: beyond, nothing is left of a profile."""
+
+MIB = 1 << 20
+
+
+class Plan(NamedTuple):
+    """One action, ready to be submitted."""
+
+    action: Action
+    truth: Profile
+    """How long it really runs, whatever the scheduler is told."""
+    trace: TraceAction
+    resource: str
+    """Kind of its key resource; of a call, its quota."""
+
+
+@dataclass(slots=True)
+class Planner:
+    """Makes plans; with `noise_sigma`, the durations that policies are told are wrong by a factor
+    exp(sigma N(0, 1)), drawn in the order of the trace from `seed`."""
+
+    noise_sigma: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.noise_sigma <= NOISE_SIGMA_MAX:
+            raise ValueError(
+                f"noise is a sigma from 0 to {NOISE_SIGMA_MAX}, not {self.noise_sigma}"
+            )
+
+    def plan(self, trajectories: Sequence[TraceTrajectory]) -> list[list[Plan]]:
+        """Per trajectory its actions' plans, named TRAJECTORY/INDEX."""
+        generator = random.Random(self.seed)
+        demands: dict[tuple[str, Amounts, str, int], Demand] = {}
+        plans: list[list[Plan]] = []
+        for trajectory in trajectories:
+            planned: list[Plan] = []
+            for index, action in enumerate(trajectory.actions):
+                key = (action.runs_as, action.amounts, action.quota, action.quota_amount)
+                if key not in demands:
+                    demands[key] = _demand(action)
+                factor = 1.0
+                if self.noise_sigma and action.amounts.elastic:
+                    factor = math.exp(self.noise_sigma * generator.gauss(0.0, 1.0))
+                planned.append(_plan(trajectory, index, action, demands[key], factor))
+            plans.append(planned)
+        return plans
+
+
+def _plan(
+    trajectory: TraceTrajectory, index: int, trace: TraceAction, demand: Demand, factor: float
+) -> Plan:
+    truth = trace.profile
+    told = _NOTHING
+    if trace.amounts.elastic:
+        told = Profile(trace.duration_s * factor, truth.elasticity, truth.serial)
+    action = Action(
+        f"{trajectory.id}/{index}",
+        trajectory.task,
+        demand,
+        trajectory.id,
+        trace.runs_as,
+        timeout_s=trace.timeout_s,
+        profile=told,
+        group=trajectory.group,
+        step=trajectory.step,
+        signature=trace.service or (trace.kind if trace.kind != trace.runs_as else ""),
+        malleable=trace.malleable and trace.amounts.elastic,
+    )
+    return Plan(action, truth, trace, resource_kind(trace))
+
+
+_NOTHING = Profile()
+
+
+def resource_kind(action: TraceAction) -> str:
+    """The kind of the resource whose amount matters most to it."""
+    return {EXEC: CORES, SCORE: GPUS, CALL: QUOTA_PREFIX + action.quota}[action.runs_as]
+
+
+def _demand(action: TraceAction) -> Demand:
+    kind = resource_kind(action)
+    if action.runs_as == EXEC:
+        return Demand(per_node={kind: action.amounts}, key=kind)
+    if action.runs_as == SCORE:
+        return Demand(cluster={kind: action.amounts}, key=kind)
+    return Demand(cluster={kind: Amounts.exactly(action.quota_amount)})
+
+
+def opened(trajectory: TraceTrajectory) -> Trajectory:
+    """What the scheduler is told of it. Its sandbox is there at once: preparing costs nothing."""
+    reserve_bytes = math.ceil(trajectory.memory_mib * MIB)
+    return Trajectory(
+        trajectory.id,
+        trajectory.task,
+        {"memory": reserve_bytes} if reserve_bytes else EMPTY,
+        priority=trajectory.priority,
+        group=trajectory.group,
+        step=trajectory.step,
+    )

@@ -1,0 +1,139 @@
+"""One simulation from a trace, a cluster and the name of a policy to its result.
+
+Policies run through the scheduler itself (`loop`), pods are a model of their own (`pods`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..core import Scheduler
+from ..events import NodeUp
+from ..model import CLUSTER, CORES, MEMORY, QUOTA_PREFIX, UNITS_MAX, Capacity, ResourceId
+from ..pool import ViewFactory
+from .actions import GPUS, Planner
+from .cluster import UNNAMED_MEMORY_BYTES, ClusterSpec, QuotaSpec
+from .loop import Host, SimulationError
+from .result import SimulationResult
+from .trace import CALL, TraceTrajectory
+
+__all__ = ["SimulationError", "simulate"]
+
+QUOTA_VIEW = "quota"
+"""The view that counts periods; a quota with a concurrency alone is linear without it."""
+
+UNLIMITED = "unlimited"
+
+EPOCH = 1
+"""Nodes join once and stay."""
+
+
+def simulate(
+    trajectories: Sequence[TraceTrajectory],
+    cluster: ClusterSpec,
+    policy: str,
+    *,
+    views: Mapping[str, ViewFactory] | None = None,
+    profile_noise: float = 0.0,
+    seed: int = 0,
+) -> SimulationResult:
+    """Run the whole trace to its end. `views` are factories of resource views beside the linear
+    one: "quota" for quotas with periods, "gpus" for GPUs that are not all alike. With
+    `profile_noise`, the durations that the policy is told are wrong by exp(sigma N(0, 1)) each.
+    Raises ValueError for an unknown policy or a quota that no view counts, SimulationError if
+    actions would wait for ever."""
+    views = views or {}
+    quotas = _quotas(trajectories, cluster)
+    joins = [*_nodes(cluster, policy), *_shared(cluster, quotas, views)]
+    host = Host(_scheduler(views, policy), trajectories, Planner(profile_noise, seed))
+    ended = host.run(joins)
+    return SimulationResult(
+        policy,
+        ended,
+        _capacities(cluster, quotas),
+        min((t.start_s for t in trajectories), default=0.0),
+        {},
+        _notes(trajectories, cluster, quotas),
+    )
+
+
+def _scheduler(views: Mapping[str, ViewFactory], policy: str) -> Scheduler:
+    if policy != "fcfs":
+        raise ValueError(f"unknown policy {policy!r}")
+    return Scheduler(views)
+
+
+def _nodes(cluster: ClusterSpec, policy: str) -> list[NodeUp]:
+    """Under `unlimited` a node has as many cores as can be counted."""
+    joins: list[NodeUp] = []
+    for name, cores, memory_bytes in cluster.nodes:
+        counted = UNITS_MAX if policy.split(":")[0] == UNLIMITED else cores
+        capacities = (
+            Capacity(ResourceId(CORES, name), counted),
+            Capacity(ResourceId(MEMORY, name), memory_bytes or UNNAMED_MEMORY_BYTES),
+        )
+        joins.append(NodeUp(name, EPOCH, capacities))
+    return joins
+
+
+def _quotas(trajectories: Sequence[TraceTrajectory], cluster: ClusterSpec) -> list[QuotaSpec]:
+    """Those of the cluster, and without a limit those that only the trace names."""
+    known = {quota.name: quota for quota in cluster.quotas}
+    for trajectory in trajectories:
+        for action in trajectory.actions:
+            if action.runs_as == CALL and action.quota not in known:
+                known[action.quota] = QuotaSpec(action.quota)
+    return list(known.values())
+
+
+def _shared(
+    cluster: ClusterSpec, quotas: Sequence[QuotaSpec], views: Mapping[str, ViewFactory]
+) -> list[NodeUp]:
+    """What belongs to no node: GPUs and quotas."""
+    capacities = [_quota_capacity(quota, views) for quota in quotas]
+    if (gpus := cluster.gpus) is not None:
+        view = GPUS if GPUS in views else "linear"
+        shape = {"nodes": gpus.nodes, "per_node": gpus.per_node}
+        capacities.append(Capacity(ResourceId(GPUS), gpus.total, view, shape))
+    return [NodeUp(CLUSTER, EPOCH, tuple(capacities))] if capacities else []
+
+
+def _quota_capacity(quota: QuotaSpec, views: Mapping[str, ViewFactory]) -> Capacity:
+    resource = ResourceId(QUOTA_PREFIX + quota.name)
+    if not quota.windows:
+        return Capacity(resource, quota.concurrency or UNITS_MAX)
+    if QUOTA_VIEW not in views:
+        raise ValueError(f"quota {quota.name}: no view was given that counts its periods")
+    total = quota.concurrency or min(rate for rate, _ in quota.windows)
+    limits = {"concurrency": quota.concurrency, "windows": quota.windows}
+    return Capacity(resource, total, QUOTA_VIEW, limits)
+
+
+def _capacities(cluster: ClusterSpec, quotas: Sequence[QuotaSpec]) -> dict[tuple[str, str], int]:
+    """What there really is, for utilisation: limits that are not there are left out."""
+    found: dict[tuple[str, str], int] = {}
+    for name, cores, memory_bytes in cluster.nodes:
+        found[CORES, name] = cores
+        if memory_bytes is not None:
+            found[MEMORY, name] = memory_bytes
+    if cluster.gpus is not None:
+        found[GPUS, CLUSTER] = cluster.gpus.total
+    for quota in quotas:
+        if quota.concurrency is not None:
+            found[QUOTA_PREFIX + quota.name, CLUSTER] = quota.concurrency
+    return found
+
+
+def _notes(
+    trajectories: Sequence[TraceTrajectory], cluster: ClusterSpec, quotas: Sequence[QuotaSpec]
+) -> list[str]:
+    notes: list[str] = []
+    if len(cluster.nodes) > 1 and not any(t.memory_mib for t in trajectories):
+        notes.append(
+            "no action tells its memory, so every trajectory goes to the first node: placement is"
+            " by free memory, ties to the first"
+        )
+    free = [q.name for q in quotas if q.concurrency is None and not q.windows]
+    if free:
+        notes.append(f"quotas without a limit: {', '.join(sorted(free))}")
+    return notes

@@ -1,0 +1,282 @@
+"""The simulation: the scheduler that runs live, fed with a trace under virtual time.
+
+Making a grant real costs nothing here: a sandbox is ready and an action started the moment that it
+is decided, so all that is measured is the scheduler's doing. The loop is closed: an action is
+submitted a gap after the end of the one before it in its trajectory. The same trace, cluster,
+policy and seed give the same result.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from .. import events as ev
+from ..core import Scheduler
+from ..decisions import Decision, End, Grant, Kill, Place, Reserve, Resize
+from ..model import CLUSTER, ResourceId, State
+from .actions import Plan, Planner, opened
+from .result import ActionRun, Hold
+from .trace import CALL, TraceTrajectory
+
+EPOCH = 1
+"""Nodes join once and stay."""
+
+IDLE_TICKS_MAX = 100_000
+"""Ticks in a row without an event of the trace or a decision. A quota's period may pass many times;
+a scheduler that asks to be woken for ever is broken."""
+
+STUCK_SHOWN = 5
+"""Waiting actions that the error of a simulation that stands still tells of."""
+
+
+class SimulationError(RuntimeError):
+    """The simulation cannot go on: actions wait, and nothing will ever happen. A bug of a policy,
+    never of a trace."""
+
+
+@dataclass(slots=True, eq=False)
+class _Walk:
+    """One trajectory on its way through its actions."""
+
+    trajectory: TraceTrajectory
+    plans: Sequence[Plan]
+    next: int = 0
+    """Index of the action to be submitted next."""
+    opened: bool = False
+    token: int = 0
+    """Of its placement."""
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    """One action from its submission to its release."""
+
+    plan: Plan
+    walk: _Walk
+    submitted_s: float
+    granted_s: float | None = None
+    node: str = CLUSTER
+    token: int = 0
+    units: int = 0
+    """Of the key resource, since `since_s`."""
+    since_s: float = 0.0
+    remaining: float = 1.0
+    """Share of its work that was undone at `since_s`."""
+    version: int = 0
+    """Counts resizes: an end that was foreseen before one never comes."""
+    cut: bool = False
+    """It will end by its timeout."""
+    holds: list[Hold] = field(default_factory=list)
+
+
+_Due: TypeAlias = tuple[float, int, _Walk | _Run, int]
+"""When, in the order of being foreseen, whose next submission or end, the version of the run."""
+
+
+class Host:
+    """Feeds one scheduler and makes its decisions come true. For one simulation."""
+
+    def __init__(
+        self, scheduler: Scheduler, trajectories: Sequence[TraceTrajectory], planner: Planner
+    ) -> None:
+        self._scheduler = scheduler
+        self._now = 0.0
+        self._due: list[_Due] = []
+        self._foreseen = 0
+        self._inbox: deque[ev.Event] = deque()
+        self._runs: dict[str, _Run] = {}
+        self._walks: dict[str, _Walk] = {}
+        self.ended: list[ActionRun] = []
+        for trajectory, plans in zip(trajectories, planner.plan(trajectories), strict=True):
+            walk = _Walk(trajectory, plans)
+            self._walks[trajectory.id] = walk
+            self._foresee_next(walk, trajectory.start_s)
+
+    def run(self, joins: Sequence[ev.NodeUp]) -> list[ActionRun]:
+        """All actions in the order of their ends. Raises SimulationError if some never end."""
+        for join in joins:
+            self._feed(join)
+        idle_ticks = 0
+        while True:
+            wake = self._scheduler.next_wakeup(self._now)
+            if wake is not None and (not self._due or wake < self._due[0][0]):
+                idle_ticks = 0 if self._tick(wake) else idle_ticks + 1
+                if idle_ticks > IDLE_TICKS_MAX:
+                    raise SimulationError(f"{idle_ticks} ticks changed nothing: {self._stuck()}")
+            elif self._due:
+                idle_ticks = 0
+                self._now, _, whose, version = heapq.heappop(self._due)
+                if isinstance(whose, _Walk):
+                    self._submit(whose)
+                elif whose.version == version:
+                    self._finish(whose)
+            else:
+                break
+        if self._runs:
+            raise SimulationError(f"{len(self._runs)} actions wait for ever: {self._stuck()}")
+        return self.ended
+
+    # What happens
+
+    def _tick(self, wake: float) -> bool:
+        """Whether the scheduler made anything of it."""
+        self._now = max(self._now, wake)
+        return self._feed(ev.Tick())
+
+    def _submit(self, walk: _Walk) -> None:
+        plan = walk.plans[walk.next]
+        walk.next += 1
+        if not walk.opened:
+            walk.opened = True
+            self._feed(ev.TrajectoryOpened(opened(walk.trajectory)))
+        self._runs[plan.action.id] = _Run(plan, walk, self._now)
+        self._feed(ev.Submitted(plan.action))
+
+    def _finish(self, run: _Run) -> None:
+        assert run.granted_s is not None
+        run_s = None if run.cut else self._now - run.granted_s
+        name = run.plan.action.id
+        self._record(run, State.FINISHED)
+        del self._runs[name]
+        self._inbox.append(ev.ActionEnded(name, run.token, run_s=run_s))
+        self._inbox.append(ev.LeaseReleased(name, run.token))
+        self._go_on(run.walk)
+        self._drain()
+
+    def _go_on(self, walk: _Walk) -> None:
+        """After an end: foresee what follows, or close the trajectory."""
+        if walk.next < len(walk.plans):
+            self._foresee_next(walk, self._now)
+            return
+        self._inbox.append(ev.TrajectoryClosed(walk.trajectory.id))
+        if walk.token:
+            self._inbox.append(ev.TrajectoryReleased(walk.trajectory.id, walk.token))
+
+    def _foresee_next(self, walk: _Walk, after_s: float) -> None:
+        if walk.next < len(walk.plans):
+            self._foresee(after_s + walk.plans[walk.next].trace.gap_s, walk, 0)
+
+    def _foresee(self, at_s: float, whose: _Walk | _Run, version: int) -> None:
+        self._foreseen += 1
+        heapq.heappush(self._due, (at_s, self._foreseen, whose, version))
+
+    # What the scheduler says
+
+    def _feed(self, event: ev.Event) -> bool:
+        """Whether anything was decided."""
+        self._inbox.append(event)
+        return self._drain()
+
+    def _drain(self) -> bool:
+        """Hand over what happened, and what becomes of each decision, until all is said."""
+        decided = False
+        while self._inbox:
+            for decision in self._scheduler.handle(self._inbox.popleft(), self._now):
+                decided = True
+                self._carry_out(decision)
+        return decided
+
+    def _carry_out(self, decision: Decision) -> None:
+        match decision:
+            case Grant():
+                self._start(decision)
+            case Place(trajectory, _, token):
+                self._walks[trajectory].token = token
+                self._inbox.append(ev.SandboxReady(trajectory, token))
+            case Resize():
+                self._resize(decision)
+            case End():
+                self._end(decision)
+            case Kill(action, _, token):
+                self._inbox.append(ev.LeaseReleased(action, token))
+            case Reserve():
+                pass
+
+    def _start(self, grant: Grant) -> None:
+        run = self._runs[grant.action]
+        run.granted_s, run.node, run.token = self._now, grant.node, grant.token
+        run.units, run.since_s = _units(run, grant.amounts), self._now
+        self._foresee_end(run)
+        self._inbox.append(ev.Started(grant.action, grant.token))
+
+    def _foresee_end(self, run: _Run) -> None:
+        assert run.granted_s is not None
+        end_s = run.since_s + run.remaining * duration_s(run.plan, run.units)
+        timeout_s = run.plan.trace.timeout_s
+        run.cut = timeout_s is not None and end_s > run.granted_s + timeout_s
+        if timeout_s is not None and run.cut:
+            end_s = run.granted_s + timeout_s
+        self._foresee(end_s, run, run.version)
+
+    def _resize(self, resize: Resize) -> None:
+        """What is done stays done; the rest goes on at the speed of the new amount."""
+        run = self._runs.get(resize.action)
+        if run is not None:
+            done = (self._now - run.since_s) / duration_s(run.plan, run.units)
+            self._hold(run)
+            run.remaining = max(0.0, run.remaining - done)
+            run.units, run.since_s = _units(run, resize.amounts), self._now
+            run.version += 1
+            self._foresee_end(run)
+        self._inbox.append(ev.Resized(resize.action, resize.token, resize.amounts))
+
+    def _end(self, end: End) -> None:
+        """An end without a result: refused, or taken from it by a fault."""
+        run = self._runs.pop(end.action)
+        run.version += 1
+        self._record(run, end.state, end.message)
+        self._go_on(run.walk)
+
+    # What came of it
+
+    def _hold(self, run: _Run) -> None:
+        if run.granted_s is not None and self._now > run.since_s:
+            run.holds.append(Hold(run.since_s, self._now, run.units))
+
+    def _record(self, run: _Run, state: State, reason: str = "") -> None:
+        self._hold(run)
+        action = run.plan.action
+        self.ended.append(
+            ActionRun(
+                action.id,
+                run.walk.trajectory.id,
+                action.task,
+                run.plan.trace.kind,
+                run.plan.resource,
+                run.node,
+                run.submitted_s,
+                run.granted_s,
+                self._now,
+                state,
+                tuple(run.holds),
+                timed_out=run.cut and state is State.FINISHED,
+                reason=reason,
+            )
+        )
+
+    def _stuck(self) -> str:
+        waiting = [name for name in self._runs if self._scheduler.knows(name)][:STUCK_SHOWN]
+        return "; ".join(
+            f"{name}: {self._scheduler.explain(name, self._now).sentence}" for name in waiting
+        )
+
+
+def _units(run: _Run, amounts: Mapping[ResourceId, int]) -> int:
+    """How much of its key resource it holds."""
+    for resource, amount in amounts.items():
+        if resource.kind == run.plan.resource:
+            return amount
+    raise SimulationError(f"{run.plan.action.id} was granted no {run.plan.resource}: {amounts}")
+
+
+def duration_s(plan: Plan, units: int) -> float:
+    """How long all of it would run with so many units from start to end."""
+    if plan.trace.runs_as == CALL:
+        return plan.trace.duration_s
+    predicted_s = plan.truth.run_s(units)
+    assert predicted_s is not None
+    return predicted_s
