@@ -34,6 +34,15 @@ class Plan(NamedTuple):
     resource: str
     """Kind of its key resource; of a call, its quota."""
 
+    def run_s(self, units: int) -> float:
+        """How long all of it really runs with so many units from start to end. More of a quota
+        makes a call no faster."""
+        if self.trace.runs_as == CALL:
+            return self.trace.duration_s
+        run_s = self.truth.run_s(units)
+        assert run_s is not None
+        return run_s
+
 
 @dataclass(slots=True)
 class Planner:

@@ -14,7 +14,9 @@ from ..pool import ViewFactory
 from .actions import GPUS, Planner
 from .cluster import UNNAMED_MEMORY_BYTES, ClusterSpec, QuotaSpec
 from .loop import Host, SimulationError
-from .result import SimulationResult
+from .pods import Pods
+from .podspec import POD_POLICY, parse_pod
+from .result import ActionRun, SimulationResult
 from .trace import CALL, TraceTrajectory
 
 __all__ = ["SimulationError", "simulate"]
@@ -44,14 +46,21 @@ def simulate(
     actions would wait for ever."""
     views = views or {}
     quotas = _quotas(trajectories, cluster)
-    joins = [*_nodes(cluster, policy), *_shared(cluster, quotas, views)]
-    host = Host(_scheduler(views, policy), trajectories, Planner(profile_noise, seed))
-    ended = host.run(joins)
+    shared = _shared(cluster, quotas, views)
+    ended: Sequence[ActionRun]
+    if policy.partition(":")[0] == POD_POLICY:
+        ended = Pods(parse_pod(policy), cluster, shared, views).run(trajectories)
+    else:
+        joins = _nodes(cluster, policy)
+        if shared:
+            joins.append(NodeUp(CLUSTER, EPOCH, tuple(shared)))
+        planner = Planner(profile_noise, seed)
+        ended = Host(_scheduler(views, policy), trajectories, planner).run(joins)
     return SimulationResult(
         policy,
         ended,
         _capacities(cluster, quotas),
-        min((t.start_s for t in trajectories), default=0.0),
+        min((t.start_s for t in trajectories if t.actions), default=0.0),
         {},
         _notes(trajectories, cluster, quotas),
     )
@@ -88,14 +97,14 @@ def _quotas(trajectories: Sequence[TraceTrajectory], cluster: ClusterSpec) -> li
 
 def _shared(
     cluster: ClusterSpec, quotas: Sequence[QuotaSpec], views: Mapping[str, ViewFactory]
-) -> list[NodeUp]:
+) -> list[Capacity]:
     """What belongs to no node: GPUs and quotas."""
     capacities = [_quota_capacity(quota, views) for quota in quotas]
     if (gpus := cluster.gpus) is not None:
         view = GPUS if GPUS in views else "linear"
         shape = {"nodes": gpus.nodes, "per_node": gpus.per_node}
         capacities.append(Capacity(ResourceId(GPUS), gpus.total, view, shape))
-    return [NodeUp(CLUSTER, EPOCH, tuple(capacities))] if capacities else []
+    return capacities
 
 
 def _quota_capacity(quota: QuotaSpec, views: Mapping[str, ViewFactory]) -> Capacity:

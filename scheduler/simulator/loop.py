@@ -20,7 +20,7 @@ from ..decisions import Decision, End, Grant, Kill, Place, Reserve, Resize
 from ..model import CLUSTER, ResourceId, State
 from .actions import Plan, Planner, opened
 from .result import ActionRun, Hold
-from .trace import CALL, TraceTrajectory
+from .trace import TraceTrajectory
 
 EPOCH = 1
 """Nodes join once and stay."""
@@ -205,7 +205,7 @@ class Host:
 
     def _foresee_end(self, run: _Run) -> None:
         assert run.granted_s is not None
-        end_s = run.since_s + run.remaining * duration_s(run.plan, run.units)
+        end_s = run.since_s + run.remaining * run.plan.run_s(run.units)
         timeout_s = run.plan.trace.timeout_s
         run.cut = timeout_s is not None and end_s > run.granted_s + timeout_s
         if timeout_s is not None and run.cut:
@@ -216,7 +216,7 @@ class Host:
         """What is done stays done; the rest goes on at the speed of the new amount."""
         run = self._runs.get(resize.action)
         if run is not None:
-            done = (self._now - run.since_s) / duration_s(run.plan, run.units)
+            done = (self._now - run.since_s) / run.plan.run_s(run.units)
             self._hold(run)
             run.remaining = max(0.0, run.remaining - done)
             run.units, run.since_s = _units(run, resize.amounts), self._now
@@ -271,12 +271,3 @@ def _units(run: _Run, amounts: Mapping[ResourceId, int]) -> int:
         if resource.kind == run.plan.resource:
             return amount
     raise SimulationError(f"{run.plan.action.id} was granted no {run.plan.resource}: {amounts}")
-
-
-def duration_s(plan: Plan, units: int) -> float:
-    """How long all of it would run with so many units from start to end."""
-    if plan.trace.runs_as == CALL:
-        return plan.trace.duration_s
-    predicted_s = plan.truth.run_s(units)
-    assert predicted_s is not None
-    return predicted_s
