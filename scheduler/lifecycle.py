@@ -158,7 +158,7 @@ class Lifecycle:
 
     def strand(self, entry: Entry, now: float) -> None:
         """What a queued action needs has left the pool: out of the queue, keeping its slot."""
-        self._matching.remove(entry)
+        self._matching.remove(entry, now)
         entry.needs = {}
         self.stranded[entry.id] = entry
         self._waits.set(entry, WaitReason.NO_NODE, None, now)
@@ -257,7 +257,7 @@ class Lifecycle:
 
     def stop_waiting(self, entry: Entry, now: float) -> None:
         """Out of wherever it waits; a slot that it holds stays held."""
-        self._matching.remove(entry)
+        self._matching.remove(entry, now)
         self.stranded.pop(entry.id, None)
         if entry.seat is not None:
             entry.seat.line.pop(entry.id, None)
@@ -267,7 +267,7 @@ class Lifecycle:
     def release(self, entry: Entry, now: float) -> None:
         """An ended action's units are free: others may have them, and its slot."""
         self._pool.give(entry.token, entry.amounts, now)
-        self._matching.release(entry)
+        self._matching.release(entry, now)
         entry.amounts, entry.token, entry.resizing = {}, 0, False
         self._settle(entry, now)
 

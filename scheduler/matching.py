@@ -21,6 +21,7 @@ from heapq import merge
 from operator import attrgetter
 
 from .decisions import Decision, Grant, Reserve
+from .load import Load
 from .model import ResourceId, State, WaitReason
 from .policy import Policy
 from .pool import Pool
@@ -50,6 +51,8 @@ class Matching:
         self.queues: dict[ResourceId, Queue] = {}
         self.running: dict[ResourceId, Running] = {}
         """Per resource, the granted actions of which it is the key resource."""
+        self.loads: dict[ResourceId, Load] = {}
+        """Alike, what was learned of it."""
         self.reservations: dict[str, Entry] = {}
         self.wakes: Alarms[ResourceId] = Alarms()
         """When a queue's view will have more for its head, or its arranger wants to be asked."""
@@ -66,12 +69,17 @@ class Matching:
 
     def add(self, entry: Entry, now: float) -> None:
         """Queue an action whose needs are bound to resources that exist."""
+        key = entry.key_resource()
+        if key is not None and self._policy.arranger is not None:
+            load = self.loads.setdefault(key, Load(now))
+            load.enter(entry, entry.needs[key], now)
         self._park(entry, self._door(entry), now)
 
-    def remove(self, entry: Entry) -> None:
+    def remove(self, entry: Entry, now: float) -> None:
         """Take a queued action out: it ended, or waits for something else."""
         if entry.queued_at is None:
             return
+        self._uncount(entry, now)
         queue = self.queues[entry.queued_at]
         line = queue.line_of(entry)
         queue.remove(entry)
@@ -84,12 +92,18 @@ class Matching:
             for resource in entry.needs:
                 self.touch(resource)
 
-    def release(self, entry: Entry) -> None:
+    def release(self, entry: Entry, now: float) -> None:
         """An action's units are free, or with its node gone: its queues deserve a pass."""
+        self._uncount(entry, now)
         for resource in entry.amounts:
             self.touch(resource)
             if (running := self.running.get(resource)) is not None:
                 running.drop(entry)
+
+    def _uncount(self, entry: Entry, now: float) -> None:
+        key = entry.key_resource()
+        if key is not None and (load := self.loads.get(key)) is not None:
+            load.leave(entry, now)
 
     def run(self, now: float) -> list[Decision]:
         """One pass over each queue that was touched since, or whose time has come."""
@@ -108,8 +122,9 @@ class Matching:
             del self.queues[resource]
             self._touched.pop(resource, None)
             self.wakes.drop(resource)
-        for resource in [r for r in self.running if r not in self._pool.views]:
-            del self.running[resource]
+        for booked in (self.running, self.loads):
+            for resource in [r for r in booked if r not in self._pool.views]:
+                del booked[resource]
 
     def kept_for_older(self, entry: Entry, resource: ResourceId) -> int:
         """Units of the resource that reservations of older actions keep from this one."""
@@ -213,7 +228,7 @@ class Matching:
                 budget -= need
         del queue.rigid.items[:served]
         for entry, short in moved:
-            queue.elastic.remove(entry)
+            queue.remove(entry)
             self._leave(entry, queue.elastic)
             self._send_on(entry, queue, short, now, decisions)
         return why, fitting
@@ -228,11 +243,13 @@ class Matching:
         view = self._pool.views[resource]
         free = self._spare(resource, now)
         plan = self._policy.arranger.arrange(
-            Situation(now, view, free, queue.elastic.items, fitting, due, running)
+            Situation(
+                now, view, free, queue.elastic.items, fitting, due, running, self.loads[resource]
+            )
         )
         for entry, units in plan.starts:
             short = self._short_elsewhere(entry, resource, now)
-            queue.elastic.remove(entry)
+            queue.remove(entry)
             self._leave(entry, queue.elastic)
             if short is None:
                 self._grant(entry, {**entry.needs, resource: units}, now, decisions)

@@ -103,6 +103,8 @@ class Entry:
     """Share of its work that was left then."""
     end_s: float | None = None
     """Predicted end; None if it holds nothing, or nothing is known of its duration."""
+    counted: int = 0
+    """Units that it counts with in its resource's `Load`."""
     mark: int = 0
     """Grants of the resource when it joined its queue."""
     overtaken: int = 0

@@ -6,28 +6,40 @@ Books how far each one is, so that the prediction stays right when its amount ch
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator
 
 from .model import ResourceId
 from .records import Entry
+
+OVERDUE_SHARE = 0.1
+"""Of the time that an action ran: how much longer it is expected to, once it is over its predicted
+end."""
 
 
 class Running:
     """Predicted ends of the holders of one resource. `len` counts them."""
 
-    __slots__ = ("_ends", "_resource")
+    __slots__ = ("_ends", "_resource", "choosing")
 
     def __init__(self, resource: ResourceId) -> None:
         self._resource = resource
+        self.choosing = 0
+        """How many of them had their amount chosen."""
         self._ends: list[tuple[float, int, Entry]] = []
 
     def __len__(self) -> int:
         return len(self._ends)
 
-    def __iter__(self) -> Iterator[tuple[float, int]]:
-        """(predicted end, units), the first to end first. An action may be over its end already."""
+    def ends(self, now: float) -> list[tuple[float, int]]:
+        """(predicted end, units), the first to end first. One that is over its end already is
+        expected to go on for a share of the time that it ran."""
+        late: list[tuple[float, int]] = []
         for end_s, _, entry in self._ends:
-            yield end_s, entry.amounts[self._resource]
+            if end_s > now:
+                break
+            end_s = now + OVERDUE_SHARE * (now - entry.since_s)
+            late.append((end_s, entry.amounts[self._resource]))
+        timely = [(end, entry.amounts[self._resource]) for end, _, entry in self._ends[len(late) :]]
+        return sorted(late + timely) if late else timely
 
     def entries(self) -> list[Entry]:
         return [entry for _, _, entry in self._ends]
@@ -44,6 +56,7 @@ class Running:
         index = bisect_left(self._ends, (entry.end_s, entry.token))
         del self._ends[index]
         entry.end_s = None
+        self.choosing -= entry.choices is not None
 
     def advance(self, entry: Entry, now: float) -> None:
         """Before its amount changes: write down how far it is."""
@@ -64,4 +77,5 @@ class Running:
         if run_s is None:
             return
         entry.end_s = entry.since_s + entry.left * run_s
+        self.choosing += entry.choices is not None
         insort(self._ends, (entry.end_s, entry.token, entry))

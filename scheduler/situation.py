@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from .load import Load
 from .records import Entry, Rank
 from .resource import ResourceView
 from .running import Running
@@ -32,6 +33,8 @@ class Situation:
     start before it does."""
     running: Running
     """Granted actions whose end can be predicted."""
+    load: Load
+    """What its queue has learned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,10 @@ class Arranger(Protocol):
 
     def rank(self, entry: Entry) -> Rank:
         """Its place among those with a choice. Must not change while the action waits."""
+        ...
+
+    def patience_s(self, entry: Entry) -> float:
+        """After so long a wait it comes before all that did not wait so long for their kind."""
         ...
 
     def arrange(self, situation: Situation) -> Plan: ...

@@ -55,7 +55,7 @@ def simulate(
         if shared:
             joins.append(NodeUp(CLUSTER, EPOCH, tuple(shared)))
         planner = Planner(profile_noise, seed)
-        ended = Host(_scheduler(views, policy), trajectories, planner).run(joins)
+        ended = Host(Scheduler(views, policy), trajectories, planner).run(joins)
     return SimulationResult(
         policy,
         ended,
@@ -64,12 +64,6 @@ def simulate(
         {},
         _notes(trajectories, cluster, quotas),
     )
-
-
-def _scheduler(views: Mapping[str, ViewFactory], policy: str) -> Scheduler:
-    if policy != "fcfs":
-        raise ValueError(f"unknown policy {policy!r}")
-    return Scheduler(views)
 
 
 def _nodes(cluster: ClusterSpec, policy: str) -> list[NodeUp]:
