@@ -30,21 +30,21 @@ from .situation import Plan, Situation
 class Elastic:
     """The weights of the price, each per unit of the resource."""
 
-    behind: float = 4.0
+    behind: float = 2.77
     """For each action that waits behind."""
     running: float = 0.1
     """For each that runs."""
-    expected: float = 2.0
+    expected: float = 2.7
     """For those that are expected: times rho / (1 - rho)^2, rho the load of the recent past."""
-    idle: float = 0.4
+    idle: float = 0.45
     """Always: units are worth something even when nobody else is there."""
-    load_max: float = 0.85
+    load_max: float = 0.8
     """Rho counts at most as this."""
-    patience: float = 8.0
+    patience: float = 2.0
     """An action that waited so many times its own duration comes before all shorter ones."""
-    hold_price: float = 1.5
+    hold_price: float = 1.0
     """How much dearer unit-seconds are in deciding whether to wait."""
-    reserve: float = 0.5
+    reserve: float = 0.25
     """Standard deviations of the need of settled actions that are kept free beside its mean."""
     merged: bool = False
 

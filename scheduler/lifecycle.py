@@ -223,6 +223,7 @@ class Lifecycle:
         ):
             entry.choices = choices
             entry.rank = arranger.rank(entry)
+            entry.patient_until_s = entry.submitted + arranger.patience_s(entry)
             entry.needs = {**entry.needs, key: choices.units[0]}
             return
         amounts = entry.action.demand.of(key.kind)

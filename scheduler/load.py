@@ -10,11 +10,11 @@ import math
 
 from .records import Entry
 
-RIGID_WINDOW_S = 30.0
+RIGID_WINDOW_S = 24.0
 """Over how long the number of units with actions of a settled amount is averaged: some tens of
 their durations."""
 
-CHOOSING_WINDOW_S = 120.0
+CHOOSING_WINDOW_S = 44.0
 """Over how long arrivals of actions whose amount is chosen are averaged: they are fewer, and longer."""
 
 CHOOSING_AGE_MIN_S = 5.0

@@ -163,6 +163,7 @@ class Matching:
         arranger = self._policy.arranger
         again_s: float | None = None
         why: WaitReason | None
+        queue.promote(now)
         due = self._due(queue, decisions)
         if due is not None:
             # The longest waiting was overtaken often enough: it is served before everybody else.

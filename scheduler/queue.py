@@ -15,6 +15,10 @@ from .model import ResourceId
 from .records import Entry, Key, Rank
 
 
+IMPATIENT = -1.0
+"""The rank within its class of whoever waited too long: before every duration."""
+
+
 class Line:
     """Actions in an order of their own, the first to be served first."""
 
@@ -43,13 +47,14 @@ class Queue:
     """The actions that wait for one resource: those whose amount is settled, in the order of
     service, and those whose amount the policy chooses, in the order that the policy gives them."""
 
-    __slots__ = ("_ages", "elastic", "granted", "resource", "rigid")
+    __slots__ = ("_ages", "_patience", "elastic", "granted", "resource", "rigid")
 
     def __init__(self, resource: ResourceId) -> None:
         self.resource = resource
         self.granted = 0
         """Grants of the resource so far."""
         self._ages: dict[str, Entry] = {}
+        self._patience: list[tuple[float, int, Entry]] = []
         self.rigid = Line(attrgetter("key"))
         self.elastic = Line(attrgetter("rank"))
 
@@ -63,11 +68,22 @@ class Queue:
         if line is self.elastic:
             entry.mark = self.granted
             self._ages[entry.id] = entry
+            heapq.heappush(self._patience, (entry.patient_until_s, entry.key[1], entry))
 
     def remove(self, entry: Entry) -> None:
         self.line_of(entry).remove(entry)
         self._ages.pop(entry.id, None)
         entry.queued_at = None
+
+    def promote(self, now: float) -> None:
+        """Those that waited longer than their patience come before all that did not, the first
+        come first."""
+        while self._patience and self._patience[0][0] <= now:
+            entry = heapq.heappop(self._patience)[2]
+            if self._ages.get(entry.id) is entry:
+                self.elastic.remove(entry)
+                entry.rank = (entry.rank[0], IMPATIENT, *entry.key[1:])
+                self.elastic.add(entry)
 
     def oldest(self) -> Entry:
         """Of those whose amount is chosen, the one that stands here longest."""

@@ -91,6 +91,8 @@ class Entry:
     choices: Choices | None = None
     """Amounts of its key resource to choose from; None if its amount is settled."""
     rank: Rank = (0.0, 0.0, 0, "")
+    patient_until_s: float = 0.0
+    """When it has waited so long that its rank no longer counts."""
     token: int = 0
     """Of its grant; 0 while it holds nothing."""
     node: str = CLUSTER
