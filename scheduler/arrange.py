@@ -161,12 +161,12 @@ class _Grid:
 
     def _came_from(self, index: int, state: int) -> tuple[int, int]:
         """The smallest amount that makes the cell's total, and the state that it leaves."""
-        wanted, row = self._rows[index + 1, state], self._rows[index]
-        choices = self._candidates[index]
+        cell, choices = self._rows.item, self._candidates[index]
+        wanted = cell(index + 1, state)
         for amount, duration_s in zip(choices.units, choices.durations_s, strict=True):
             left = self._left(state, amount)
             # The same addition as when the row was made, so equality is exact.
-            if left is not None and row[left] + duration_s == wanted:
+            if left is not None and cell(index, left) + duration_s == wanted:
                 return left, amount
         raise AssertionError("a finite cell came from somewhere")
 

@@ -21,6 +21,11 @@ class LinearUnits:
         if self.units < 0:
             raise ValueError(f"free units cannot be negative, not {self.units}")
 
+    @property
+    def free_units(self) -> int:
+        """The sum of what is free."""
+        return self.units
+
     def occupied(self, amount: int) -> int:
         """Units that a grant of `amount` keeps from all others."""
         return amount
@@ -59,6 +64,11 @@ class ChunkCounts:
     def __post_init__(self) -> None:
         if not self.counts or min(self.counts) < 0:
             raise ValueError(f"chunk counts are one per level and not negative, not {self.counts}")
+
+    @property
+    def free_units(self) -> int:
+        """The sum of what is free, in GPUs."""
+        return sum(count << level for level, count in enumerate(self.counts))
 
     def occupied(self, amount: int) -> int:
         """GPUs that a grant of `amount` keeps from all others: the next power of two."""
