@@ -35,7 +35,7 @@ from .choices import Choices
 from .operators import Operator
 
 REST_MAX = 512
-"""Waiting actions behind the candidates that the estimate looks at: half a millisecond a depth. They
+"""Waiting actions behind the candidates that the estimate looks at: under a millisecond a depth. They
 are the same ones at every eviction, so the estimates compare; those further back would only add to
 what these show already."""
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tangram.managers.gpu.chunks import ChunkPool
 from tangram.scheduler import published
 from tangram.scheduler.arrange import tabulate
 from tangram.scheduler.choices import Choices
@@ -174,6 +175,14 @@ def test_erratum_7_chunks_are_compared_level_by_level() -> None:
     assert printed.linearised(pair, most) >= printed.linearised(eight_singles, most)
     assert ChunkCounts(pair).longest_prefix([1] * 8) == 2
     assert len(arranged([scaling(8.0, 1, 2)] * 8, ChunkCounts(pair), depth=1)) <= 2
+
+
+def test_erratum_8_a_chunk_starts_at_a_multiple_of_its_size() -> None:
+    pool = ChunkPool(1, 8)
+    starts = [pool.take(2).chunk.start for _ in range(4)]
+    assert starts == [0, 2, 4, 6]
+    assert [printed.is_legal_chunk(start, 2) for start in starts] == [False, True, False, False]
+    assert printed.is_legal_chunk(2, 4)
 
 
 def test_erratum_9_what_other_groups_take_of_this_resource_is_set_aside() -> None:
