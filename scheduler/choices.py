@@ -6,10 +6,13 @@ than fewer units, and what ends before the action's timeout. Nothing here decide
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
+from operator import ge
 
 from .model import DURATION_MIN_S, Action, Amounts, Profile
 
@@ -21,21 +24,71 @@ _CURVES_MAX = 4_096
 """Shapes of elasticity kept: actions of one task share a few."""
 
 
+GAIN_SLACK = 1e-12
+"""Share of the duration at the minimum by which one gain may exceed the one before it and yet count
+as rounding."""
+
+
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """Amounts of the key resource, ascending, and the predicted run times (s), descending."""
+    """Feasible amounts of the key resource, ascending, and the predicted run time (s) at each. The
+    first is the minimum.
+
+    Raises ValueError if there are none or too many, if they do not ascend from at least 1, or for a
+    duration that is negative or not finite.
+    """
 
     units: tuple[int, ...]
-    runs_s: tuple[float, ...]
+    durations_s: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.units) <= CHOICES_MAX:
+            raise ValueError(f"an action has 1 to {CHOICES_MAX} choices, not {len(self.units)}")
+        if len(self.units) != len(self.durations_s):
+            raise ValueError(f"{len(self.units)} amounts, but {len(self.durations_s)} durations")
+        if self.units[0] < 1 or any(map(ge, self.units, self.units[1:])):
+            raise ValueError(f"amounts ascend from at least 1, not {self.units}")
+        if min(self.durations_s) < 0 or not math.isfinite(sum(self.durations_s)):
+            raise ValueError(f"durations are finite and not negative, not {self.durations_s}")
+
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[int, float]]) -> Choices:
+        """From (units, seconds), ascending in units."""
+        units, durations_s = zip(*pairs, strict=True)
+        return cls(tuple(units), tuple(durations_s))
+
+    @property
+    def minimum(self) -> int:
+        return self.units[0]
+
+    @property
+    def elastic(self) -> bool:
+        return len(self.units) > 1
 
     def at_most(self, units: int) -> int | None:
         """Index of the largest amount that is not above `units`; None if even the least is."""
         index = bisect_right(self.units, units) - 1
         return index if index >= 0 else None
 
-    def run_s(self, units: int) -> float:
-        """Of an amount that need not be among the choices: as with the next smaller one."""
-        return self.runs_s[self.at_most(units) or 0]
+    def duration_s(self, units: int) -> float:
+        """At an amount that need not be among the choices: as with the next smaller one."""
+        return self.durations_s[self.at_most(units) or 0]
+
+    def gains_s(self) -> tuple[float, ...] | None:
+        """Seconds saved by each unit above the minimum, if every next unit is feasible and none
+        saves more than the one before it (as under Amdahl's law); else None."""
+        if self.units[-1] - self.units[0] != len(self.units) - 1:
+            return None
+        slack_s = GAIN_SLACK * self.durations_s[0]
+        gains: list[float] = []
+        for before_s, after_s in pairwise(self.durations_s):
+            gain_s = before_s - after_s
+            if gains and gain_s > gains[-1]:
+                if gain_s > gains[-1] + slack_s:
+                    return None
+                gain_s = gains[-1]
+            gains.append(gain_s)
+        return tuple(gains)
 
 
 def choices_of(action: Action, profile: Profile, largest: int) -> Choices | None:
@@ -55,19 +108,19 @@ def choices_of(action: Action, profile: Profile, largest: int) -> Choices | None
     units, factors = _curve(amounts, table, profile.serial)
     fitting = max(1, bisect_right(units, largest))
     duration_s = max(profile.duration_s or 0.0, DURATION_MIN_S)
-    runs_s = [duration_s * factor for factor in factors[:fitting]]
-    first = _first_in_time(runs_s, action.timeout_s)
-    return Choices(units[first:fitting], tuple(runs_s[first:]))
+    durations_s = [duration_s * factor for factor in factors[:fitting]]
+    first = _first_in_time(durations_s, action.timeout_s)
+    return Choices(units[first:fitting], tuple(durations_s[first:]))
 
 
-def _first_in_time(runs_s: Sequence[float], timeout_s: float | None) -> int:
+def _first_in_time(durations_s: Sequence[float], timeout_s: float | None) -> int:
     """Index of the smallest amount that ends in time; of the largest if none does."""
     if timeout_s is None:
         return 0
-    for index, run_s in enumerate(runs_s):
-        if run_s <= timeout_s:
+    for index, duration_s in enumerate(durations_s):
+        if duration_s <= timeout_s:
             return index
-    return len(runs_s) - 1
+    return len(durations_s) - 1
 
 
 @lru_cache(_CURVES_MAX)

@@ -51,11 +51,11 @@ class Elastic:
     def rank(self, entry: Entry) -> Rank:
         """Within a class of the order the shortest first."""
         assert entry.choices is not None
-        return (entry.key[0], entry.choices.runs_s[0], entry.key[1], entry.id)
+        return (entry.key[0], entry.choices.durations_s[0], entry.key[1], entry.id)
 
     def patience_s(self, entry: Entry) -> float:
         assert entry.choices is not None
-        return self.patience * entry.choices.runs_s[0]
+        return self.patience * entry.choices.durations_s[0]
 
     def arrange(self, situation: Situation) -> Plan:
         total = max(1, situation.view.total)
@@ -76,7 +76,7 @@ class Elastic:
                     return Plan(starts, at_s if at_s < math.inf else None)
             units = entry.choices.units[wanted]
             starts.append((entry, units))
-            started.append((situation.now + entry.choices.runs_s[wanted], units))
+            started.append((situation.now + entry.choices.durations_s[wanted], units))
             free -= units
         return Plan(starts)
 
@@ -108,11 +108,11 @@ class Elastic:
         moment, among now and the predicted ends of others, for which its end is the earliest, its
         unit-seconds counted in. Never, if nothing is known to come free."""
         now, price = situation.now, price * self.hold_price
-        units, runs_s = choices.units, choices.runs_s
+        units, durations_s = choices.units, choices.durations_s
         best_s, when = math.inf, (math.inf, wanted)
         if (index := choices.at_most(free)) is not None:
-            best_s, when = now + runs_s[index] * (1 + price * units[index]), (now, index)
-        least_s = runs_s[wanted] * (1 + price * units[wanted])
+            best_s, when = now + durations_s[index] * (1 + price * units[index]), (now, index)
+        least_s = durations_s[wanted] * (1 + price * units[wanted])
         for end_s, freed in heapq.merge(situation.running.ends(now), sorted(started)):
             if end_s + least_s >= best_s or free >= units[wanted]:
                 break
@@ -120,7 +120,7 @@ class Elastic:
             if (index := choices.at_most(free)) is None:
                 continue
             index = min(index, wanted)
-            value_s = end_s + runs_s[index] * (1 + price * units[index])
+            value_s = end_s + durations_s[index] * (1 + price * units[index])
             if value_s < best_s:
                 best_s, when = value_s, (end_s, index)
         return when
@@ -130,6 +130,6 @@ def cheapest(choices: Choices, price: float) -> int:
     """Index of the choice whose run time, unit-seconds at `price` added, is least."""
     costs = [
         run_s * (1 + price * units)
-        for units, run_s in zip(choices.units, choices.runs_s, strict=True)
+        for units, run_s in zip(choices.units, choices.durations_s, strict=True)
     ]
     return costs.index(min(costs))

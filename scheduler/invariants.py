@@ -32,7 +32,9 @@ def _check_units(pool: Pool, life: Lifecycle) -> None:
     taken: Counter[ResourceId] = Counter()
     for entry in life.actions.values():
         assert all(resource in pool.views for resource in entry.amounts), entry
-        taken.update(entry.amounts)
+        for resource, amount in entry.amounts.items():
+            # A grant of three GPUs holds a chunk of four. What is free, and when, is of no account.
+            taken[resource] += pool.views[resource].operator(0.0).occupied(amount)
     for seat in life.seats.values():
         if seat.token:
             taken.update(reservation(seat))

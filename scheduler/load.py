@@ -57,7 +57,7 @@ class Load:
         if entry.choices is None:
             self._rigid += units
         else:
-            self._work_s += entry.choices.units[0] * entry.choices.runs_s[0]
+            self._work_s += entry.choices.units[0] * entry.choices.durations_s[0]
 
     def leave(self, entry: Entry, now: float) -> None:
         """It holds nothing any more, or waits no more."""

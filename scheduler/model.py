@@ -65,6 +65,7 @@ class WaitReason(StrEnum):
     SANDBOX_STARTING = "sandbox-starting"
     TRAJECTORY_BUSY = "trajectory-busy"  # as many of its trajectory's actions run as may
     CORES = "cores"  # too few free cores on its node
+    GPUS = "gpus"  # no free chunk of GPUs is large enough
     QUOTA = "quota"  # the quota's concurrency is used up
     RATE = "rate"  # the quota's period is used up
     QUOTA_CLOSED = "quota-closed"  # closed by a Retry-After

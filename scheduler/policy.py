@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from .elastic import Elastic
 from .model import UNITS_MAX
+from .published import Published
 from .situation import Arranger
 
 DEFAULT = "elastic"
@@ -62,6 +63,11 @@ def _elastic(text: str, argument: str) -> Policy:
     return Policy(text, arranger=Elastic())
 
 
+def _published(text: str, argument: str) -> Policy:
+    _refuse_argument(text, argument)
+    return Policy(text, arranger=Published())
+
+
 def _degree(text: str, argument: str) -> int:
     if not argument.isascii() or not argument.isdecimal() or not 0 < int(argument) <= UNITS_MAX:
         raise ValueError(f"policy {text!r} needs a whole number of units of at least 1, as fixed:4")
@@ -78,6 +84,7 @@ _POLICIES: Mapping[str, Callable[[str, str], Policy]] = {
     "fixed": _fixed,
     "backfill": _backfill,
     "unlimited": _unlimited,
+    "arl-tangram": _published,
     "elastic": _elastic,
 }
-_USAGES = ("fcfs", "fixed:N", "backfill:N", "unlimited[:N]", "elastic")
+_USAGES = ("fcfs", "fixed:N", "backfill:N", "unlimited[:N]", "arl-tangram", "elastic")

@@ -14,7 +14,6 @@ from typing import Generic, TypeAlias, TypeVar
 from .model import ResourceId
 from .records import Entry, Key, Rank
 
-
 IMPATIENT = -1.0
 """The rank within its class of whoever waited too long: before every duration."""
 

@@ -142,7 +142,7 @@ class Entry:
     def run_s(self, units: int) -> float | None:
         """Predicted run time with `units` of its key resource; None if nothing is known."""
         if self.choices is not None:
-            return self.choices.run_s(units)
+            return self.choices.duration_s(units)
         return self.profile.run_s(units)
 
     def allows(self, resource: ResourceId, amount: int) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from .model import Capacity, WaitReason
+from .operators import LinearUnits, Operator
 
 
 class ResourceView(Protocol):
@@ -31,8 +32,14 @@ class ResourceView(Protocol):
         """The most that a single grant could get at `now`; 0 while closed."""
         ...
 
-    def take(self, token: int, amount: int, now: float) -> None:
-        """Raises ValueError if `amount` is more than `free(now)` or the token is known."""
+    def operator(self, now: float) -> Operator:
+        """What is free at `now`, for arithmetic: which amounts could be granted together."""
+        ...
+
+    def take(self, token: int, amount: int, now: float, tag: str = "") -> None:
+        """`tag` says what the grant is for, such as a service's name; units that differ by what
+        they last served are chosen by it. Raises ValueError if `amount` is more than `free(now)` or
+        the token is known."""
         ...
 
     def resize(self, token: int, amount: int, now: float) -> None:
@@ -79,7 +86,10 @@ class LinearView:
     def free(self, now: float) -> int:
         return max(0, self._total - self._taken)
 
-    def take(self, token: int, amount: int, now: float) -> None:
+    def operator(self, now: float) -> LinearUnits:
+        return LinearUnits(self.free(now))
+
+    def take(self, token: int, amount: int, now: float, tag: str = "") -> None:
         if token in self._held:
             raise ValueError(f"token {token} already holds {self._held[token]} {self._kind}")
         if amount > self.free(now):

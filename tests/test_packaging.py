@@ -28,6 +28,7 @@ SERVER_ONLY = (
     "docker",
     "grpc_health",
     "grpc_reflection",
+    "numpy",
     "platformdirs",
     "prometheus_client",
     "pydantic",

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from ...scheduler.model import Capacity, WaitReason
+from ...scheduler.operators import LinearUnits
 
 QUOTA_VIEW = "quota"
 """`Capacity.view` of a quota. Its parameters are `{"concurrency": int | None, "windows":
@@ -110,7 +111,10 @@ class QuotaView:
             return 0
         return max(0, min(self._rooms(now)))
 
-    def take(self, token: int, amount: int, now: float) -> None:
+    def operator(self, now: float) -> LinearUnits:
+        return LinearUnits(self.free(now))
+
+    def take(self, token: int, amount: int, now: float, tag: str = "") -> None:
         if token in self._held:
             raise ValueError(f"token {token} already holds {self._held[token]} of {self._name}")
         self._admit(amount, now)

@@ -41,6 +41,7 @@ _SENTENCES = {
     WaitReason.SANDBOX_STARTING: "its sandbox was starting",
     WaitReason.TRAJECTORY_BUSY: "another action of its trajectory ran",
     WaitReason.CORES: "too few cores were free",
+    WaitReason.GPUS: "no chunk of GPUs that was free was large enough",
     WaitReason.QUOTA: "the quota's concurrency was used up",
     WaitReason.RATE: "the quota's rate was used up",
     WaitReason.QUOTA_CLOSED: "the provider had asked to wait",
