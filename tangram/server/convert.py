@@ -16,6 +16,7 @@ from ..scheduler.model import CORES, EMPTY, MEMORY, QUOTA_PREFIX
 from ..v1 import trajectories_pb2, types_pb2
 from . import validate
 from .records import ActionRequest, TrajectoryRequest
+from .signatures import SIGNATURE_CHARACTERS_MAX, signature_of
 
 SUMMARY_CHARACTERS_MAX = 120
 """One line of `status` and `top`."""
@@ -72,6 +73,7 @@ def action_request(
             profile=_profile(spec.profile) if spec.HasField("profile") else _UNKNOWN_PROFILE,
             group=validate.text(spec.group, "group"),
             step=_step(spec),
+            signature=_signature(payload, spec),
         ),
         payload=payload,
         labels=validate.labels(spec.labels),
@@ -267,6 +269,14 @@ def _timeout_s(timeout_s: float, body: str) -> float | None:
     if timeout_s == 0:
         return DEFAULT_TIMEOUT_S
     return validate.seconds(timeout_s, "timeout_s")
+
+
+def _signature(payload: Payload, spec: types_pb2.ActionSpec) -> str:
+    """What it is like: its command, or the quota that it goes through."""
+    if isinstance(payload, ExecSpec):
+        return signature_of(payload.argv, payload.shell_command)
+    quota = spec.call.quota if isinstance(payload, CallSpec) else spec.permit.quota
+    return quota[:SIGNATURE_CHARACTERS_MAX]
 
 
 def _summary(payload: Payload, spec: types_pb2.ActionSpec) -> str:

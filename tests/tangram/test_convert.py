@@ -84,6 +84,14 @@ def test_a_call_and_a_permit_demand_their_quota() -> None:
     assert (permit.payload, permit.action.timeout_s) == (PermitSpec(), None)
 
 
+def test_the_signature_tells_what_an_action_is_like() -> None:
+    command = types_pb2.Exec(shell_command="cd /testbed && python -m pytest -x tests/a.py")
+    assert convert(exec_spec(exec=command)).action.signature == "pytest"
+    program = types_pb2.Exec(argv=["git", "-C", "/testbed", "status"])
+    assert convert(exec_spec(exec=program)).action.signature == "git status"
+    assert convert(call_spec(quota="search")).action.signature == "search"
+
+
 def test_a_permit_takes_no_timeout() -> None:
     permit = types_pb2.PermitSpec(quota="q", amount=1)
     with pytest.raises(InvalidRequest, match="held until it is released") as raised:
