@@ -22,6 +22,7 @@ from .model import EndReason, ResourceId, State
 from .placement import Placement
 from .policy import DEFAULT, parse_policy
 from .pool import Closable, Pool, ViewFactory
+from .profile import Profiler
 from .records import Entry, Phase, Waits
 from .resizing import Resizing
 from .resource import LinearView, ResourceView
@@ -51,8 +52,10 @@ class Scheduler:
         self._waits = Waits()
         self._matching = Matching(self._pool, self._waits, self.policy)
         self._placement = Placement(self._pool)
+        self.profiler = Profiler()
+        """What was learned of durations. Hosts read its errors; nobody else teaches it."""
         self._life = Lifecycle(
-            self._pool, self._waits, self._matching, self._placement, self.policy
+            self._pool, self._waits, self._matching, self._placement, self.policy, self.profiler
         )
         self._resizing = Resizing(self._pool, self._matching)
         self._membership = Membership(self._pool, self._matching, self._placement, self._life)
@@ -197,13 +200,20 @@ class Scheduler:
             case ev.Started():
                 if entry.state is State.PREPARING:
                     entry.state = State.RUNNING
-            case ev.ActionEnded(_, _, failed):
+            case ev.ActionEnded(_, _, failed, run_s):
+                self._learn(entry, run_s)
                 if not entry.state.ended:
                     entry.state = State.FAILED if failed else State.FINISHED
             case ev.LeaseReleased():
                 self._life.lose(entry, "its lease was released before it ended", now)
             case ev.LeaseLost(_, _, message):
                 self._life.lose(entry, message, now)
+
+    def _learn(self, entry: Entry, run_s: float | None) -> None:
+        """What it ran teaches about others like it, unless its amount changed on the way."""
+        key = entry.key_resource()
+        if run_s is not None and entry.left == 1.0:
+            self.profiler.observe(entry.action, entry.amounts[key] if key else 1, run_s)
 
     def _holder(self, action_id: str, token: int) -> Entry | None:
         """The action that holds a lease under this very token; anything else is a late event."""

@@ -113,7 +113,9 @@ class Elastic:
         if (index := choices.at_most(free)) is not None:
             best_s, when = now + durations_s[index] * (1 + price * units[index]), (now, index)
         least_s = durations_s[wanted] * (1 + price * units[wanted])
-        for end_s, freed in heapq.merge(situation.running.ends(now), sorted(started)):
+        for end_s, freed in heapq.merge(
+            situation.running.ends(now, choosing=True), sorted(started)
+        ):
             if end_s + least_s >= best_s or free >= units[wanted]:
                 break
             free += freed

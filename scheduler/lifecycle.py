@@ -24,6 +24,7 @@ from .model import (
 from .placement import Placement, reservation
 from .policy import Policy
 from .pool import Pool
+from .profile import Profiler
 from .queue import Alarms
 from .records import Entry, Key, Phase, Seat, Waits
 from .sentences import amount_of
@@ -43,6 +44,7 @@ class Lifecycle:
         matching: Matching,
         placement: Placement,
         policy: Policy,
+        profiler: Profiler,
     ) -> None:
         self.actions: dict[str, Entry] = {}
         """Waiting, granted, or ended with units that are not released yet."""
@@ -59,6 +61,7 @@ class Lifecycle:
         self._matching = matching
         self._placement = placement
         self._policy = policy
+        self._profiler = profiler
         self._arrivals = 0
 
     # Arrival
@@ -216,6 +219,7 @@ class Lifecycle:
         key, arranger = entry.key_resource(), self._policy.arranger
         if key is None:
             return
+        entry.profile = self._profiler.predict(entry.action).profile
         largest = self._pool.views[key].largest()
         if (
             arranger is not None

@@ -29,16 +29,20 @@ class Running:
     def __len__(self) -> int:
         return len(self._ends)
 
-    def ends(self, now: float) -> list[tuple[float, int]]:
-        """(predicted end, units), the first to end first. One that is over its end already is
-        expected to go on for a share of the time that it ran."""
+    def ends(self, now: float, *, choosing: bool = False) -> list[tuple[float, int]]:
+        """(predicted end, units), the first to end first; with `choosing` only of those whose
+        amount was chosen. One that is over its end already is expected to go on for a share of the
+        time that it ran."""
         late: list[tuple[float, int]] = []
+        timely: list[tuple[float, int]] = []
         for end_s, _, entry in self._ends:
+            if choosing and entry.choices is None:
+                continue
+            units = entry.amounts[self._resource]
             if end_s > now:
-                break
-            end_s = now + OVERDUE_SHARE * (now - entry.since_s)
-            late.append((end_s, entry.amounts[self._resource]))
-        timely = [(end, entry.amounts[self._resource]) for end, _, entry in self._ends[len(late) :]]
+                timely.append((end_s, units))
+            else:
+                late.append((now + OVERDUE_SHARE * (now - entry.since_s), units))
         return sorted(late + timely) if late else timely
 
     def entries(self) -> list[Entry]:
