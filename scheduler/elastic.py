@@ -25,26 +25,29 @@ from .choices import Choices
 from .records import Entry, Rank
 from .situation import Plan, Situation
 
+REVIEW_S = 1.0
+"""While units are kept for settled actions that do not come, who waits is looked at so often."""
+
 
 @dataclass(frozen=True, slots=True)
 class Elastic:
     """The weights of the price, each per unit of the resource."""
 
-    behind: float = 2.77
+    behind: float = 3.0
     """For each action that waits behind."""
     running: float = 0.1
     """For each that runs."""
-    expected: float = 2.7
+    expected: float = 2.5
     """For those that are expected: times rho / (1 - rho)^2, rho the load of the recent past."""
-    idle: float = 0.45
+    idle: float = 0.4
     """Always: units are worth something even when nobody else is there."""
-    load_max: float = 0.8
+    load_max: float = 0.75
     """Rho counts at most as this."""
-    patience: float = 2.0
+    patience: float = 4.0
     """An action that waited so many times its own duration comes before all shorter ones."""
     hold_price: float = 1.0
     """How much dearer unit-seconds are in deciding whether to wait."""
-    reserve: float = 0.25
+    reserve: float = 0.0
     """Standard deviations of the need of settled actions that are kept free beside its mean."""
     merged: bool = False
 
@@ -63,6 +66,9 @@ class Elastic:
         free = situation.free
         if situation.due is None:
             free -= self._kept(situation)
+        review_s = situation.now + REVIEW_S if free < situation.free else math.inf
+        if free <= 0:
+            return Plan((), review_s)
         base = self._base_price(situation, total)
         starts: list[tuple[Entry, int]] = []
         started: list[tuple[float, int]] = []
@@ -73,7 +79,7 @@ class Elastic:
             if entry.choices.units[wanted] > free:
                 at_s, wanted = self._when(entry.choices, wanted, free, price, situation, started)
                 if at_s > situation.now:
-                    return Plan(starts, at_s if at_s < math.inf else None)
+                    return Plan(starts, min(at_s, review_s))
             units = entry.choices.units[wanted]
             starts.append((entry, units))
             started.append((situation.now + entry.choices.durations_s[wanted], units))
@@ -86,7 +92,7 @@ class Elastic:
         mean = situation.load.rigid_mean(situation.now)
         need = mean + self.reserve * math.sqrt(mean) - situation.load.rigid
         kept = max(0, math.ceil(need - 0.5))
-        return kept if situation.running.choosing else min(kept, situation.free - 1)
+        return kept if situation.running.choosing else min(kept, max(0, situation.free - 1))
 
     def _base_price(self, situation: Situation, total: int) -> float:
         """Of a unit-second, in seconds, before those who wait behind are counted."""

@@ -14,7 +14,7 @@ RIGID_WINDOW_S = 24.0
 """Over how long the number of units with actions of a settled amount is averaged: some tens of
 their durations."""
 
-CHOOSING_WINDOW_S = 44.0
+CHOOSING_WINDOW_S = 60.0
 """Over how long arrivals of actions whose amount is chosen are averaged: they are fewer, and longer."""
 
 CHOOSING_AGE_MIN_S = 5.0

@@ -16,6 +16,7 @@ bounds overtaking among those whose amount it chooses by itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from heapq import merge
 from operator import attrgetter
@@ -161,7 +162,7 @@ class Matching:
 
     def _pass(self, queue: Queue, now: float, decisions: list[Decision]) -> None:
         arranger = self._policy.arranger
-        again_s: float | None = None
+        again_s = math.inf
         why: WaitReason | None
         queue.promote(now)
         due = self._due(queue, decisions)
@@ -236,7 +237,7 @@ class Matching:
 
     def _arrange(
         self, queue: Queue, fitting: int, due: Entry | None, now: float, decisions: list[Decision]
-    ) -> float | None:
+    ) -> float:
         """Let the policy share what is free among those that choose. When to ask it again."""
         assert self._policy.arranger is not None
         resource = queue.resource
@@ -407,13 +408,13 @@ class Matching:
             if resource != queue.resource:
                 self._exposed.setdefault(resource, {})[head.id] = head
 
-    def _set_alarm(self, queue: Queue, again_s: float | None, now: float) -> None:
-        change = None
+    def _set_alarm(self, queue: Queue, again_s: float, now: float) -> None:
+        change: float | None = None
         if queue.rigid.items or queue.elastic.items:
             change = self._pool.views[queue.resource].next_change(now)
-        times = [time for time in (change, again_s) if time is not None]
-        if times:
-            self.wakes.set(queue.resource, max(min(times), now + WAKE_MIN_S))
+        time = again_s if change is None else min(change, again_s)
+        if time < math.inf:
+            self.wakes.set(queue.resource, max(time, now + WAKE_MIN_S))
         else:
             self.wakes.drop(queue.resource)
 

@@ -6,6 +6,7 @@ Data alone; a policy keeps no state of its own between two passes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -40,10 +41,10 @@ class Situation:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Who starts now with how many units, in this order; and when to ask again although nothing
-    happened (s on the host's clock), None if there is no need to."""
+    happened (s on the host's clock), infinite if there is no need to."""
 
     starts: Sequence[tuple[Entry, int]] = ()
-    again_s: float | None = None
+    again_s: float = math.inf
     resizes: Sequence[tuple[Entry, int]] = field(default=())
     """Running actions that should have other amounts."""
 
