@@ -111,24 +111,27 @@ class Durations:
 class Pattern:
     """One pattern: its run times as they were, and what follows from them.
 
-    `history` has pairs of an amount and the log of a run time. The amount is negative if the pair
-    is no evidence of how the pattern scales, and zero if the run time is set against one unit.
+    `units` has the amount that each of `runs`, logs of run times, was seen at. The amount is
+    negative if it is no evidence of how the pattern scales, and zero if the run time is set against
+    one unit.
     """
 
-    __slots__ = ("_amounts", "_changed", "_history", "_logs", "_prediction", "_serial")
+    __slots__ = ("_amounts", "_changed", "_logs", "_prediction", "_runs", "_serial", "_units")
 
     def __init__(
         self,
         serial: float | None = None,
         changed: int = 0,
-        history: Iterable[tuple[int, float]] = (),
+        units: Iterable[int] = (),
+        runs: Iterable[float] = (),
     ) -> None:
         self._serial = serial
         """The last that the evidence supported: kept while there is too little of it again, as
         when the node is full and everybody gets one core."""
         self._changed = changed
-        self._history = deque(((units, log_s) for units, log_s in history), EVIDENCE_KEPT)
-        self._amounts = Counter(units for units, _ in self._history if units > 0)
+        self._units = deque(units, EVIDENCE_KEPT)
+        self._runs = deque(runs, EVIDENCE_KEPT)
+        self._amounts = Counter(amount for amount in self._units if amount > 0)
         self._logs = RecentQuantiles(DURATIONS_KEPT, self._recent())
         self._prediction: Prediction | None = None
 
@@ -147,19 +150,20 @@ class Pattern:
         return self._prediction
 
     def state(self) -> list[Any]:
-        return [self._serial, self._changed, [list(pair) for pair in self._history]]
+        return [self._serial, self._changed, list(self._units), list(self._runs)]
 
     def _append(self, units: int, log_s: float) -> float:
-        if len(self._history) == EVIDENCE_KEPT:
-            self._forget(self._history[0][0])
-        self._history.append((units, log_s))
+        if len(self._units) == EVIDENCE_KEPT:
+            self._forget(self._units[0])
+        self._units.append(units)
+        self._runs.append(log_s)
         if units > 0:
             self._amounts[units] += 1
         one_unit = self._one_unit(units, log_s)
         self._logs.add(one_unit)
         self._prediction = None
         self._changed += 1
-        if len(self._amounts) > 1 and self._changed * REFIT_SHARE >= len(self._history):
+        if len(self._amounts) > 1 and self._changed * REFIT_SHARE >= len(self._runs):
             self._refit()
         return one_unit
 
@@ -172,7 +176,8 @@ class Pattern:
 
     def _refit(self) -> None:
         self._changed = 0
-        serial = fit_serial((units, log_s) for units, log_s in self._history if units > 0)
+        observed = zip(self._units, self._runs, strict=True)
+        serial = fit_serial((units, log_s) for units, log_s in observed if units > 0)
         if serial is None or serial == self._serial:
             return
         self._serial = serial
@@ -180,8 +185,9 @@ class Pattern:
 
     def _recent(self) -> Iterable[float]:
         """What the quantiles are made of, with the elasticity that is known now."""
-        start = max(0, len(self._history) - DURATIONS_KEPT)
-        return (self._one_unit(*pair) for pair in islice(self._history, start, None))
+        start = max(0, len(self._runs) - DURATIONS_KEPT)
+        recent = islice(zip(self._units, self._runs, strict=True), start, None)
+        return (self._one_unit(units, log_s) for units, log_s in recent)
 
     def _one_unit(self, units: int, log_s: float) -> float:
         if units == 0:

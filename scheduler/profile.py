@@ -20,11 +20,11 @@ from .pattern import Durations, Errors, Pattern, Prediction, PredictionError, So
 
 __all__ = ["Prediction", "PredictionError", "Profiler", "Source"]
 
-PATTERNS_MAX = 2048
-"""Patterns remembered (10 KB each when full); beyond, the one not seen for longest is forgotten."""
+PATTERNS_MAX = 1024
+"""Patterns remembered (20 KB each when full); beyond, the one not seen for longest is forgotten."""
 
 PRIORS_MAX = 1024
-"""The same for pairs of task and kind, and for kinds (5 KB each)."""
+"""The same for pairs of task and kind, and for kinds (3 KB each)."""
 
 _STATE_VERSION = 1
 
