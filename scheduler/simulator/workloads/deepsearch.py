@@ -5,7 +5,7 @@ at its end a model judges the answer. Published (section 6): 2,048 trajectories,
 style of BrowseComp, APIs from Google Search to PDF parsing with enforced quotas, calls that time out
 after 600 s, and a fine-tuned GPT-OSS as judge in five replicas of eight GPUs where nothing is
 shared. How many calls there are, how long they take and what the quotas allow is not published: all
-of it is assumption, chosen so that seven tenths of each quota are used while all trajectories run.
+of it is assumption, chosen so that the quotas just suffice while all trajectories run.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import random
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from ...model import Amounts
 from ..cluster import ClusterSpec, QuotaSpec
 from ..trace import TraceAction, TraceTrajectory
 from .draws import count, lognormal
 from .family import Family, Parameter, Service, Workload
-from .mopd import ELASTICITY, GPUS, POOL, restore_s
+from .mopd import ELASTICITY, GPUS_PARAMETER, POOL, amounts, restore_s
 
 BATCH = 2048
 """Trajectories of one batch (section 6.1)."""
@@ -46,9 +47,9 @@ class Api(NamedTuple):
 
 
 APIS = {
-    "search": Api(0.55, 0.8, 0.6, 128),
-    "fetch": Api(0.35, 2.5, 1.0, 256),
-    "pdf": Api(0.10, 6.0, 1.0, 176),
+    "search": Api(0.55, 0.8, 0.6, 96),
+    "fetch": Api(0.35, 2.5, 1.0, 192),
+    "pdf": Api(0.10, 6.0, 1.0, 128),
 }
 
 JUDGE = "judge"
@@ -58,24 +59,29 @@ JUDGE_DEDICATED_GPUS, JUDGE_REPLICAS = 40, 5
 JUDGE_WEIGHTS_GB = 63.0
 """GPT-OSS 120B in four bits. Assumption: which GPT-OSS it was is not said."""
 
-JUDGE_MEAN_S, JUDGE_SIGMA = 12.8, 0.6
-"""Of a judgement, on one GPU. Assumption: two seconds on eight."""
+JUDGE_MEAN_S, JUDGE_SIGMA = 2.56, 0.6
+"""Of a judgement, if it could run on one GPU. Assumption: 0.4 s on eight, so that the dedicated
+replicas are busy for three quarters of the time at the peak. A replica that batches takes longer
+for each and as long for all; one at a time is simulated."""
 
 
-def judge(dedicated_gpus: int, replicas: int) -> Service:
-    return Service(GPUS, restore_s(JUDGE_WEIGHTS_GB), dedicated_gpus, replicas)
+def judge(gpus: Amounts, dedicated_gpus: int, replicas: int) -> Service:
+    """The judge, that can have these GPUs."""
+    return Service(gpus, restore_s(JUDGE_WEIGHTS_GB, gpus), dedicated_gpus, replicas)
 
 
 QUOTAS = tuple(QuotaSpec(name, api.concurrency) for name, api in APIS.items())
 
 
-def searches(number: int, seed: int, calls_mean: float) -> list[TraceTrajectory]:
+def searches(number: int, seed: int, calls_mean: float, gpus: Amounts) -> list[TraceTrajectory]:
     """Trajectories of one batch, all starting at 0."""
     generator = random.Random(f"deepsearch {seed}")
-    return [_trajectory(generator, index, calls_mean) for index in range(number)]
+    return [_trajectory(generator, index, calls_mean, gpus) for index in range(number)]
 
 
-def _trajectory(generator: random.Random, index: int, calls_mean: float) -> TraceTrajectory:
+def _trajectory(
+    generator: random.Random, index: int, calls_mean: float, gpus: Amounts
+) -> TraceTrajectory:
     calls = count(generator, calls_mean, CALLS_SIGMA, CALLS_MIN)
     shares = [api.share for api in APIS.values()]
     names = generator.choices(list(APIS), shares, k=calls)
@@ -84,7 +90,7 @@ def _trajectory(generator: random.Random, index: int, calls_mean: float) -> Trac
         "score",
         lognormal(generator, GAP_MEAN_S, GAP_SIGMA),
         lognormal(generator, JUDGE_MEAN_S, JUDGE_SIGMA),
-        GPUS,
+        gpus,
         elasticity=ELASTICITY,
         service=JUDGE,
     )
@@ -103,11 +109,12 @@ def _call(generator: random.Random, name: str) -> TraceAction:
 
 
 def make(name: str, number: int, seed: int, values: Mapping[str, float]) -> Workload:
+    gpus = amounts(values["gpus"])
     return Workload(
         name,
-        searches(number, seed, values["calls"]),
+        searches(number, seed, values["calls"], gpus),
         ClusterSpec((), POOL, QUOTAS),
-        {JUDGE: judge(JUDGE_DEDICATED_GPUS, JUDGE_REPLICAS)},
+        {JUDGE: judge(gpus, JUDGE_DEDICATED_GPUS, JUDGE_REPLICAS)},
     )
 
 
@@ -118,5 +125,5 @@ DEEPSEARCH = Family(
     "the paper's DeepSearch: web APIs under quotas, then a judge",
     BATCH,
     make,
-    {"calls": CALLS_PARAMETER},
+    {"calls": CALLS_PARAMETER, "gpus": GPUS_PARAMETER},
 )

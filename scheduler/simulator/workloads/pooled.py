@@ -11,16 +11,25 @@ from collections.abc import Mapping
 from ..cluster import ClusterSpec
 from .deepsearch import CALLS_PARAMETER, JUDGE, QUOTAS, judge, searches
 from .family import Family, Workload
-from .mopd import BATCH, DEDICATED_GPUS, POOL, TEACHERS_PARAMETER, rollouts, teachers
+from .mopd import (
+    BATCH,
+    DEDICATED_GPUS,
+    GPUS_PARAMETER,
+    POOL,
+    TEACHERS_PARAMETER,
+    amounts,
+    rollouts,
+    teachers,
+)
 
 
 def make(name: str, number: int, seed: int, values: Mapping[str, float]) -> Workload:
     """Alternating, the teachers' batch first, so that an odd number gives it one more."""
-    services = int(values["teachers"])
-    distilled = rollouts((number + 1) // 2, seed, services)
-    searched = searches(number // 2, seed, values["calls"])
+    services, gpus = int(values["teachers"]), amounts(values["gpus"])
+    distilled = rollouts((number + 1) // 2, seed, services, gpus)
+    searched = searches(number // 2, seed, values["calls"], gpus)
     trajectories = [(searched if index % 2 else distilled)[index // 2] for index in range(number)]
-    asked = teachers(services) | {JUDGE: judge(DEDICATED_GPUS, 1)}
+    asked = teachers(services, gpus) | {JUDGE: judge(gpus, DEDICATED_GPUS, 1)}
     return Workload(name, trajectories, ClusterSpec((), POOL, QUOTAS), asked)
 
 
@@ -29,5 +38,5 @@ MOPD_DEEPSEARCH = Family(
     "both at once: ten services share one pool of GPUs",
     2 * BATCH,
     make,
-    {"teachers": TEACHERS_PARAMETER, "calls": CALLS_PARAMETER},
+    {"teachers": TEACHERS_PARAMETER, "calls": CALLS_PARAMETER, "gpus": GPUS_PARAMETER},
 )
