@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from ..core import Scheduler
 from ..events import NodeUp
 from ..model import CLUSTER, CORES, MEMORY, QUOTA_PREFIX, UNITS_MAX, Capacity, ResourceId
+from ..policy import DEFAULT
 from ..pool import ViewFactory
 from .actions import GPUS, Planner
 from .cluster import UNNAMED_MEMORY_BYTES, ClusterSpec, QuotaSpec
@@ -24,8 +25,6 @@ __all__ = ["SimulationError", "simulate"]
 QUOTA_VIEW = "quota"
 """The view that counts periods; a quota with a concurrency alone is linear without it."""
 
-UNLIMITED = "unlimited"
-
 EPOCH = 1
 """Nodes join once and stay."""
 
@@ -33,7 +32,7 @@ EPOCH = 1
 def simulate(
     trajectories: Sequence[TraceTrajectory],
     cluster: ClusterSpec,
-    policy: str,
+    policy: str = DEFAULT,
     *,
     views: Mapping[str, ViewFactory] | None = None,
     profile_noise: float = 0.0,
@@ -51,11 +50,11 @@ def simulate(
     if policy.partition(":")[0] == POD_POLICY:
         ended = Pods(parse_pod(policy), cluster, shared, views).run(trajectories)
     else:
-        joins = _nodes(cluster, policy)
+        scheduler = Scheduler(views, policy)
+        joins = _nodes(cluster, scheduler.policy.unlimited)
         if shared:
             joins.append(NodeUp(CLUSTER, EPOCH, tuple(shared)))
-        planner = Planner(profile_noise, seed)
-        ended = Host(Scheduler(views, policy), trajectories, planner).run(joins)
+        ended = Host(scheduler, trajectories, Planner(profile_noise, seed)).run(joins)
     return SimulationResult(
         policy,
         ended,
@@ -66,11 +65,11 @@ def simulate(
     )
 
 
-def _nodes(cluster: ClusterSpec, policy: str) -> list[NodeUp]:
-    """Under `unlimited` a node has as many cores as can be counted."""
+def _nodes(cluster: ClusterSpec, unlimited: bool) -> list[NodeUp]:
+    """Without a limit a node has as many cores as can be counted."""
     joins: list[NodeUp] = []
     for name, cores, memory_bytes in cluster.nodes:
-        counted = UNITS_MAX if policy.split(":")[0] == UNLIMITED else cores
+        counted = UNITS_MAX if unlimited else cores
         capacities = (
             Capacity(ResourceId(CORES, name), counted),
             Capacity(ResourceId(MEMORY, name), memory_bytes or UNNAMED_MEMORY_BYTES),
