@@ -13,6 +13,7 @@ from ..model import CLUSTER, CORES, MEMORY, QUOTA_PREFIX, UNITS_MAX, Capacity, R
 from ..policy import DEFAULT
 from ..pool import ViewFactory
 from .actions import GPUS, Planner
+from .bounds import Freedom, lower_bounds
 from .cluster import UNNAMED_MEMORY_BYTES, ClusterSpec, QuotaSpec
 from .loop import Host, SimulationError
 from .pods import Pods
@@ -46,21 +47,26 @@ def simulate(
     views = views or {}
     quotas = _quotas(trajectories, cluster)
     shared = _shared(cluster, quotas, views)
+    planner = Planner(profile_noise, seed)
+    plans = planner.plan(trajectories)
     ended: Sequence[ActionRun]
     if policy.partition(":")[0] == POD_POLICY:
-        ended = Pods(parse_pod(policy), cluster, shared, views).run(trajectories)
+        freedom = Freedom(shares=True)
+        ended = Pods(parse_pod(policy), cluster, shared, views).run(trajectories, plans)
     else:
         scheduler = Scheduler(views, policy)
+        freedom = Freedom(unlimited=scheduler.policy.unlimited)
         joins = _nodes(cluster, scheduler.policy.unlimited)
         if shared:
             joins.append(NodeUp(CLUSTER, EPOCH, tuple(shared)))
-        ended = Host(scheduler, trajectories, Planner(profile_noise, seed)).run(joins)
+        ended = Host(scheduler, trajectories, plans).run(joins)
+    starts = [trajectory.start_s for trajectory in trajectories]
     return SimulationResult(
         policy,
         ended,
         _capacities(cluster, quotas),
         min((t.start_s for t in trajectories if t.actions), default=0.0),
-        {},
+        lower_bounds(list(zip(starts, plans, strict=True)), ended, cluster, freedom),
         _notes(trajectories, cluster, quotas),
     )
 
