@@ -173,10 +173,10 @@ def _srpt(chains: Sequence[Sequence[_Link]], cores: int, whole: bool) -> float:
         core_s = math.fsum(link.core_s for link in chain) if whole else heavy.core_s
         jobs.append((release_s, core_s / cores))
         total_s += tail_s - idle_s
-    return total_s + _sum_of_ends(sorted(jobs))
+    return total_s + sum_of_ends(sorted(jobs))
 
 
-def _sum_of_ends(jobs: Sequence[tuple[float, float]]) -> float:
+def sum_of_ends(jobs: Sequence[tuple[float, float]]) -> float:
     """Of (release, length), sorted, on one machine by shortest remaining first."""
     ends: list[float] = []
     left: list[float] = []

@@ -26,6 +26,9 @@ __all__ = ["SimulationError", "simulate"]
 QUOTA_VIEW = "quota"
 """The view that counts periods; a quota with a concurrency alone is linear without it."""
 
+GPU_VIEW = "chunks"
+"""The view that knows which GPUs are near each other; without it all are alike."""
+
 EPOCH = 1
 """Nodes join once and stay."""
 
@@ -40,7 +43,8 @@ def simulate(
     seed: int = 0,
 ) -> SimulationResult:
     """Run the whole trace to its end. `views` are factories of resource views beside the linear
-    one: "quota" for quotas with periods, "gpus" for GPUs that are not all alike. With
+    one: "quota" for quotas with periods, "chunks" for GPUs that are not all
+    alike. With
     `profile_noise`, the durations that the policy is told are wrong by exp(sigma N(0, 1)) each.
     Raises ValueError for an unknown policy or a quota that no view counts, SimulationError if
     actions would wait for ever."""
@@ -100,7 +104,7 @@ def _shared(
     """What belongs to no node: GPUs and quotas."""
     capacities = [_quota_capacity(quota, views) for quota in quotas]
     if (gpus := cluster.gpus) is not None:
-        view = GPUS if GPUS in views else "linear"
+        view = GPU_VIEW if GPU_VIEW in views else "linear"
         shape = {"nodes": gpus.nodes, "per_node": gpus.per_node}
         capacities.append(Capacity(ResourceId(GPUS), gpus.total, view, shape))
     return capacities

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tangram.managers.gpu import CHUNKS_VIEW, ChunksView
 from tangram.managers.quota import QUOTA_VIEW, QuotaView
 from tangram.scheduler import Decision, Event, ResizeRequested, ResourceId, Scheduler, State, Tick
 from tangram.scheduler.simulator import host, loop
@@ -214,6 +215,8 @@ def test_scores_take_gpus_of_the_cluster() -> None:
     assert ends(outcome(scores, cluster)) == {"t0/0": 4, "t1/0": 4, "t2/0": 8}
     wide = outcome(scores, cluster, "fixed:2")
     assert ends(wide) == {"t0/0": 2.5, "t1/0": 5, "t2/0": 7.5}
+    chunked = outcome(scores, cluster, "fixed:2", views={CHUNKS_VIEW: ChunksView})
+    assert ends(chunked) == ends(wide)
     without = outcome(scores, "1")
     assert {run.state for run in without.actions} == {State.FAILED}
 

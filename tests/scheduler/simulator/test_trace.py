@@ -71,7 +71,7 @@ def test_synonyms_run_as_exec_and_keep_their_name(kind: str) -> None:
 
 def test_blank_lines_are_passed_over_but_counted() -> None:
     assert len(read("", line(EXEC), "  \n")) == 1
-    with pytest.raises(TraceError, match="trace.jsonl, line 3"):
+    with pytest.raises(TraceError, match=r"trace\.jsonl, line 3"):
         read("", line(EXEC), "{")
 
 
@@ -115,7 +115,10 @@ MALFORMED: list[tuple[str, str]] = [
     (line(EXEC, step=1.5), "step: an integer"),
     (line(EXEC, step=-1), "step: an integer"),
     (line(EXEC, priority=True), "priority: an integer"),
-    (line(EXEC, {**EXEC, "kind": "bash"}), r"actions\[1\].kind: one of exec, score, call, .*'bash'"),
+    (
+        line(EXEC, {**EXEC, "kind": "bash"}),
+        r"actions\[1\].kind: one of exec, score, call, .*'bash'",
+    ),
     (line({"gap_s": 0, "duration_s": 1}), r"actions\[0\].kind"),
     (line({"kind": "exec", "gap_s": 0}), "duration_s: .* missing or null"),
     (line({**EXEC, "duration_s": None}), "duration_s: .* missing or null"),
