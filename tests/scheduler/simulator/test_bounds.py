@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -116,7 +117,7 @@ def random_trace(generator: random.Random) -> list[TraceTrajectory]:
 
 def random_action(generator: random.Random) -> TraceAction:
     shape = generator.choice(["one", "one", "range", "set", "table", "wide"])
-    common = {
+    common: dict[str, Any] = {
         "gap_s": generator.choice([0.0, generator.expovariate(1.0)]),
         "duration_s": generator.lognormvariate(1.0, 1.0),
         "memory_mib": generator.choice([0, 10, 100]),
@@ -182,8 +183,8 @@ def no_more_than_there_is(result: SimulationResult) -> None:
     changes: dict[str, list[tuple[float, float]]] = {}
     for run in result.actions:
         for hold in run.holds:
-            node = changes.setdefault(run.node, [])
-            node += [(hold.start_s, hold.units), (hold.end_s, -hold.units)]
+            found = changes.setdefault(run.node, [])
+            found += [(hold.start_s, hold.units), (hold.end_s, -hold.units)]
     for node, found in changes.items():
         held = 0.0
         for _, units in sorted(found):

@@ -197,7 +197,7 @@ amounts = st.one_of(
     st.sets(st.integers(1, 64), min_size=2, max_size=5).map(Amounts.among),
 )
 times_s = st.floats(1e-6, 1e6)
-elastic = st.one_of(
+elastic: st.SearchStrategy[dict[str, Any]] = st.one_of(
     st.just({}),
     st.floats(0, 1).map(lambda serial: {"serial": serial}),
     st.dictionaries(st.integers(2, 64), st.floats(0.01, 1), min_size=1, max_size=3).map(
