@@ -151,7 +151,8 @@ class Matching:
             queue = self.queues[resource] = Queue(resource)
         line = queue.line_of(entry)
         queue.add(entry)
-        if line.head is not None and line is queue.rigid and line.head.key < entry.key:
+        behind = line.head is not None and line.head.key < entry.key
+        if behind and line is queue.rigid and not self._policy.overtakes:
             # Nothing changes for the head, so no pass is due for one more behind it.
             self._waits.set(entry, WaitReason.BEHIND, resource, now)
         else:

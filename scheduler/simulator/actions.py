@@ -15,8 +15,7 @@ from ..model import CORES, EMPTY, QUOTA_PREFIX, Action, Amounts, Demand, Profile
 from .trace import CALL, EXEC, SCORE, TraceAction, TraceTrajectory
 
 GPUS = "gpus"
-"""The kind of resource that a score takes: one of the cluster, counted by the view of that name
-where one is handed in."""
+"""The kind of resource that a score takes: one of the cluster."""
 
 NOISE_SIGMA_MAX = 5.0
 """Durations wrong by a factor of 150 at one sigma: beyond, nothing is left of a profile."""

@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from ..core import Scheduler
 from ..events import NodeUp
 from ..model import CLUSTER, CORES, MEMORY, QUOTA_PREFIX, UNITS_MAX, Capacity, ResourceId
+from ..policy import DEFAULT
 from ..pool import ViewFactory
 from .actions import GPUS, Planner
+from .bounds import Freedom, lower_bounds
 from .cluster import UNNAMED_MEMORY_BYTES, ClusterSpec, QuotaSpec
 from .loop import Host, SimulationError
 from .pods import Pods
@@ -24,7 +26,8 @@ __all__ = ["SimulationError", "simulate"]
 QUOTA_VIEW = "quota"
 """The view that counts periods; a quota with a concurrency alone is linear without it."""
 
-UNLIMITED = "unlimited"
+GPU_VIEW = "chunks"
+"""The view that knows which GPUs are near each other; without it all are alike."""
 
 EPOCH = 1
 """Nodes join once and stay."""
@@ -33,44 +36,50 @@ EPOCH = 1
 def simulate(
     trajectories: Sequence[TraceTrajectory],
     cluster: ClusterSpec,
-    policy: str,
+    policy: str = DEFAULT,
     *,
     views: Mapping[str, ViewFactory] | None = None,
     profile_noise: float = 0.0,
     seed: int = 0,
 ) -> SimulationResult:
     """Run the whole trace to its end. `views` are factories of resource views beside the linear
-    one: "quota" for quotas with periods, "gpus" for GPUs that are not all alike. With
+    one: "quota" for quotas with periods, "chunks" for GPUs that are not all
+    alike. With
     `profile_noise`, the durations that the policy is told are wrong by exp(sigma N(0, 1)) each.
     Raises ValueError for an unknown policy or a quota that no view counts, SimulationError if
     actions would wait for ever."""
     views = views or {}
     quotas = _quotas(trajectories, cluster)
     shared = _shared(cluster, quotas, views)
+    planner = Planner(profile_noise, seed)
+    plans = planner.plan(trajectories)
     ended: Sequence[ActionRun]
     if policy.partition(":")[0] == POD_POLICY:
-        ended = Pods(parse_pod(policy), cluster, shared, views).run(trajectories)
+        freedom = Freedom(shares=True)
+        ended = Pods(parse_pod(policy), cluster, shared, views).run(trajectories, plans)
     else:
-        joins = _nodes(cluster, policy)
+        scheduler = Scheduler(views, policy)
+        freedom = Freedom(unlimited=scheduler.policy.unlimited)
+        joins = _nodes(cluster, scheduler.policy.unlimited)
         if shared:
             joins.append(NodeUp(CLUSTER, EPOCH, tuple(shared)))
-        planner = Planner(profile_noise, seed)
-        ended = Host(Scheduler(views, policy), trajectories, planner).run(joins)
+        ended = Host(scheduler, trajectories, plans).run(joins)
+    starts = [trajectory.start_s for trajectory in trajectories]
     return SimulationResult(
         policy,
         ended,
         _capacities(cluster, quotas),
         min((t.start_s for t in trajectories if t.actions), default=0.0),
-        {},
+        lower_bounds(list(zip(starts, plans, strict=True)), ended, cluster, freedom),
         _notes(trajectories, cluster, quotas),
     )
 
 
-def _nodes(cluster: ClusterSpec, policy: str) -> list[NodeUp]:
-    """Under `unlimited` a node has as many cores as can be counted."""
+def _nodes(cluster: ClusterSpec, unlimited: bool) -> list[NodeUp]:
+    """Without a limit a node has as many cores as can be counted."""
     joins: list[NodeUp] = []
     for name, cores, memory_bytes in cluster.nodes:
-        counted = UNITS_MAX if policy.split(":")[0] == UNLIMITED else cores
+        counted = UNITS_MAX if unlimited else cores
         capacities = (
             Capacity(ResourceId(CORES, name), counted),
             Capacity(ResourceId(MEMORY, name), memory_bytes or UNNAMED_MEMORY_BYTES),
@@ -95,7 +104,7 @@ def _shared(
     """What belongs to no node: GPUs and quotas."""
     capacities = [_quota_capacity(quota, views) for quota in quotas]
     if (gpus := cluster.gpus) is not None:
-        view = GPUS if GPUS in views else "linear"
+        view = GPU_VIEW if GPU_VIEW in views else "linear"
         shape = {"nodes": gpus.nodes, "per_node": gpus.per_node}
         capacities.append(Capacity(ResourceId(GPUS), gpus.total, view, shape))
     return capacities

@@ -18,7 +18,7 @@ from .. import events as ev
 from ..core import Scheduler
 from ..decisions import Decision, End, Grant, Kill, Place, Reserve, Resize
 from ..model import CLUSTER, ResourceId, State
-from .actions import Plan, Planner, opened
+from .actions import Plan, opened
 from .result import ActionRun, Hold
 from .trace import TraceTrajectory
 
@@ -81,7 +81,10 @@ class Host:
     """Feeds one scheduler and makes its decisions come true. For one simulation."""
 
     def __init__(
-        self, scheduler: Scheduler, trajectories: Sequence[TraceTrajectory], planner: Planner
+        self,
+        scheduler: Scheduler,
+        trajectories: Sequence[TraceTrajectory],
+        plans: Sequence[Sequence[Plan]],
     ) -> None:
         self._scheduler = scheduler
         self._now = 0.0
@@ -91,8 +94,8 @@ class Host:
         self._runs: dict[str, _Run] = {}
         self._walks: dict[str, _Walk] = {}
         self.ended: list[ActionRun] = []
-        for trajectory, plans in zip(trajectories, planner.plan(trajectories), strict=True):
-            walk = _Walk(trajectory, plans)
+        for trajectory, planned in zip(trajectories, plans, strict=True):
+            walk = _Walk(trajectory, planned)
             self._walks[trajectory.id] = walk
             self._foresee_next(walk, trajectory.start_s)
 
@@ -197,7 +200,9 @@ class Host:
                 pass
 
     def _start(self, grant: Grant) -> None:
-        run = self._runs[grant.action]
+        run = self._runs.get(grant.action)
+        if run is None or run.granted_s is not None:
+            raise SimulationError(f"{grant.action} does not wait and was granted units: {grant}")
         run.granted_s, run.node, run.token = self._now, grant.node, grant.token
         run.units, run.since_s = _units(run, grant.amounts), self._now
         self._foresee_end(run)

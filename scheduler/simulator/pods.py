@@ -20,7 +20,7 @@ from functools import partial
 from ..model import CLUSTER, MEMORY, Capacity, State
 from ..pool import ViewFactory
 from ..resource import LinearView, ResourceView
-from .actions import Plan, Planner, opened
+from .actions import Plan, opened
 from .cluster import UNNAMED_MEMORY_BYTES, ClusterSpec
 from .podspec import PodSpec
 from .result import ActionRun, Hold
@@ -108,12 +108,14 @@ class Pods:
         self._creates_from_s = 0.0
         self.ended: list[ActionRun] = []
 
-    def run(self, trajectories: Sequence[TraceTrajectory]) -> list[ActionRun]:
+    def run(
+        self, trajectories: Sequence[TraceTrajectory], plans: Sequence[Sequence[Plan]]
+    ) -> list[ActionRun]:
         """All actions in the order of their ends."""
         walks = [
-            _Walk(trajectory, plans, opened(trajectory).reserve.get(MEMORY, 0))
-            for trajectory, plans in zip(trajectories, Planner().plan(trajectories), strict=True)
-            if plans
+            _Walk(trajectory, planned, opened(trajectory).reserve.get(MEMORY, 0))
+            for trajectory, planned in zip(trajectories, plans, strict=True)
+            if planned
         ]
         for walk in walks:
             self._foresee(walk.trajectory.start_s, partial(self._ask, walk))
