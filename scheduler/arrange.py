@@ -59,9 +59,8 @@ def tabulate(candidates: Sequence[Choices], operator: Operator) -> PrefixTable:
     """The table for these candidates, in their order, over what the operator has free."""
     if isinstance(operator, LinearUnits):
         fitting = candidates[: operator.longest_prefix(c.minimum for c in candidates)]
-        gains_s = [gains for choices in fitting if (gains := choices.gains_s()) is not None]
-        if len(gains_s) == len(fitting):
-            return _GainTable(fitting, gains_s, operator.units)
+        if all(choices.steady for choices in fitting):
+            return _GainTable(fitting, operator.units)
         return _LinearGrid(fitting, operator.units)
     return _ChunkGrid(candidates, operator)
 
@@ -73,11 +72,8 @@ class _GainTable:
     the table is filled from the longest prefix down, as far as is asked for, and one heap serves.
     """
 
-    def __init__(
-        self, candidates: Sequence[Choices], gains_s: Sequence[Sequence[float]], units: int
-    ) -> None:
+    def __init__(self, candidates: Sequence[Choices], units: int) -> None:
         self._candidates = candidates
-        self._gains_s = gains_s
         self._above = [0] * len(candidates)
         """Units above the minimum, in the shortest prefix so far."""
         self._wanted: list[tuple[float, int]] = []
@@ -132,9 +128,9 @@ class _GainTable:
         return handed
 
     def _want(self, index: int) -> None:
-        gains_s, above = self._gains_s[index], self._above[index]
-        if above < len(gains_s) and gains_s[above] > 0:
-            heappush(self._wanted, (-gains_s[above], index))
+        gain_s = self._candidates[index].gain_s(self._above[index])
+        if gain_s > 0:
+            heappush(self._wanted, (-gain_s, index))
 
 
 class _Grid:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 from operator import ge
@@ -25,8 +25,8 @@ _CURVES_MAX = 4_096
 
 
 GAIN_SLACK = 1e-12
-"""Share of the duration at the minimum by which one gain may exceed the one before it and yet count
-as rounding."""
+"""Share of the duration at the minimum below which what a unit saves, or saves more than the one
+before it, is rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,9 @@ class Choices:
 
     units: tuple[int, ...]
     durations_s: tuple[float, ...]
+    steady: bool | None = field(default=None, compare=False, repr=False)
+    """Whether every next unit is a choice and none saves more than the one before it (as under
+    Amdahl's law). Found out if it is not given."""
 
     def __post_init__(self) -> None:
         if not 0 < len(self.units) <= CHOICES_MAX:
@@ -50,6 +53,8 @@ class Choices:
             raise ValueError(f"amounts ascend from at least 1, not {self.units}")
         if min(self.durations_s) < 0 or not math.isfinite(sum(self.durations_s)):
             raise ValueError(f"durations are finite and not negative, not {self.durations_s}")
+        if self.steady is None:
+            object.__setattr__(self, "steady", _is_steady(self.units, self.durations_s))
 
     @classmethod
     def of(cls, pairs: Iterable[tuple[int, float]]) -> Choices:
@@ -74,21 +79,12 @@ class Choices:
         """At an amount that need not be among the choices: as with the next smaller one."""
         return self.durations_s[self.at_most(units) or 0]
 
-    def gains_s(self) -> tuple[float, ...] | None:
-        """Seconds saved by each unit above the minimum, if every next unit is feasible and none
-        saves more than the one before it (as under Amdahl's law); else None."""
-        if self.units[-1] - self.units[0] != len(self.units) - 1:
-            return None
-        slack_s = GAIN_SLACK * self.durations_s[0]
-        gains: list[float] = []
-        for before_s, after_s in pairwise(self.durations_s):
-            gain_s = before_s - after_s
-            if gains and gain_s > gains[-1]:
-                if gain_s > gains[-1] + slack_s:
-                    return None
-                gain_s = gains[-1]
-            gains.append(gain_s)
-        return tuple(gains)
+    def gain_s(self, index: int) -> float:
+        """Seconds saved by the next choice over this one; 0 beyond the last, and for rounding."""
+        if index + 1 >= len(self.units):
+            return 0.0
+        gain_s = self.durations_s[index] - self.durations_s[index + 1]
+        return gain_s if gain_s > GAIN_SLACK * self.durations_s[0] else 0.0
 
 
 def choices_of(action: Action, profile: Profile, largest: int) -> Choices | None:
@@ -105,12 +101,21 @@ def choices_of(action: Action, profile: Profile, largest: int) -> Choices | None
     if not amounts.elastic:
         return None
     table = tuple(sorted(profile.elasticity.items()))
-    units, factors = _curve(amounts, table, profile.serial)
+    units, factors, steady = _curve(amounts, table, profile.serial)
     fitting = max(1, bisect_right(units, largest))
     duration_s = max(profile.duration_s or 0.0, DURATION_MIN_S)
     durations_s = [duration_s * factor for factor in factors[:fitting]]
     first = _first_in_time(durations_s, action.timeout_s)
-    return Choices(units[first:fitting], tuple(durations_s[first:]))
+    # A stretch of a steady curve is steady; one of another may be, which is not worth a look.
+    return Choices(units[first:fitting], tuple(durations_s[first:]), steady)
+
+
+def _is_steady(units: Sequence[int], durations_s: Sequence[float]) -> bool:
+    if units[-1] - units[0] != len(units) - 1:
+        return False
+    slack_s = GAIN_SLACK * durations_s[0]
+    gains_s = [before_s - after_s for before_s, after_s in pairwise(durations_s)]
+    return all(later_s <= sooner_s + slack_s for sooner_s, later_s in pairwise(gains_s))
 
 
 def _first_in_time(durations_s: Sequence[float], timeout_s: float | None) -> int:
@@ -126,8 +131,9 @@ def _first_in_time(durations_s: Sequence[float], timeout_s: float | None) -> int
 @lru_cache(_CURVES_MAX)
 def _curve(
     amounts: Amounts, table: tuple[tuple[int, float], ...], serial: float | None
-) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Amounts and durations relative to one unit; amounts no faster than fewer are left out."""
+) -> tuple[tuple[int, ...], tuple[float, ...], bool]:
+    """Amounts and durations relative to one unit, and whether they are steady; amounts no faster
+    than fewer are left out."""
     profile = Profile(1.0, dict(table), serial)
     units: list[int] = []
     factors: list[float] = []
@@ -136,7 +142,7 @@ def _curve(
         if not factors or factor < factors[-1]:
             units.append(amount)
             factors.append(factor)
-    return tuple(units), tuple(factors)
+    return tuple(units), tuple(factors), _is_steady(units, factors)
 
 
 def _spread(amounts: Amounts) -> Sequence[int]:

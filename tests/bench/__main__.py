@@ -18,13 +18,14 @@ from rich.table import Table as RichTable
 
 from tangram import __version__
 
-from . import exec_latency, exec_rate, resizing
+from . import exec_latency, exec_rate, pass_cost, resizing
 from .measure import Table
 
 BENCHMARKS: dict[str, Callable[[int], Coroutine[Any, Any, Table]]] = {
     "exec-latency": exec_latency.measure,
     "exec-rate": exec_rate.measure,
     "resizing": resizing.measure,
+    "pass-cost": pass_cost.measure,
 }
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 START, END = "<!-- bench:start -->", "<!-- bench:end -->"

@@ -58,7 +58,7 @@ def test_linear_units_any_durations(candidates: list[Choices], operator: LinearU
 @settings(max_examples=150, deadline=None)
 @given(st.lists(steady_choices(), max_size=5), linear_units)
 def test_linear_units_where_no_gain_rises(candidates: list[Choices], operator: LinearUnits) -> None:
-    assert all(choices.gains_s() is not None for choices in candidates)
+    assert all(choices.steady for choices in candidates)
     assert_equals_brute_force(candidates, operator)
 
 
@@ -130,6 +130,12 @@ def test_of_equal_totals_the_older_candidate_gets_the_unit_and_none_is_wasted() 
     table = tabulate([alike, alike], LinearUnits(3))
     assert table.amounts(2) == [2, 1]
     assert tabulate([alike, alike], LinearUnits(9)).amounts(2) == [2, 2]
+
+
+def test_nobody_gets_units_for_a_gain_that_is_mere_rounding() -> None:
+    flat = Choices((1, 2, 3, 4), (0.3, 0.1 + 0.2, 0.3, 0.1 + 0.2 - 1e-16))
+    assert flat.steady
+    assert tabulate([flat, flat], LinearUnits(8)).amounts(2) == [1, 1]
 
 
 def test_there_is_no_prefix_beyond_what_fits_at_its_minimum() -> None:

@@ -16,10 +16,10 @@ def amdahl(units: Iterable[int], serial: float) -> Choices:
 
 
 def test_choices_know_whether_gains_never_rise() -> None:
-    assert amdahl(range(1, 33), 0.03).gains_s() is not None
-    assert amdahl(range(1, 33), 1.0).gains_s() is not None
-    assert amdahl((1, 2, 4, 8), 0.03).gains_s() is None
-    assert Choices.of([(1, 10.0), (2, 9.0), (3, 5.0)]).gains_s() is None
+    assert amdahl(range(1, 33), 0.03).steady
+    assert amdahl(range(1, 33), 1.0).steady
+    assert not amdahl((1, 2, 4, 8), 0.03).steady
+    assert not Choices.of([(1, 10.0), (2, 9.0), (3, 5.0)]).steady
 
 
 def choices(

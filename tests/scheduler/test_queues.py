@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from tangram.scheduler import (
+    Amounts,
     CancelRequested,
     Grant,
+    Profile,
     QuotaClosed,
     Reserve,
     Tick,
@@ -28,6 +30,14 @@ def test_the_first_that_is_short_blocks_all_behind_it(node: Dialogue) -> None:
     node.exec("c", "t2", 1)
     assert [node.reason(name) for name in "bc"] == [WaitReason.CORES, WaitReason.BEHIND]
     assert granted(node.finish("a")) == ["b", "c"]
+
+
+def test_an_action_that_has_a_choice_waits_while_nothing_is_free(node: Dialogue) -> None:
+    settle_many(node, 2)
+    node.exec("a", "t0", 4)
+    node.exec("b", "t1", Amounts.between(1, 4), profile=Profile(8.0, serial=0.03))
+    assert node.reason("b") is WaitReason.CORES
+    assert granted(node.finish("a")) == ["b"]
 
 
 def test_when_the_head_gives_up_the_next_one_is_served(node: Dialogue) -> None:
