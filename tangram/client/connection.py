@@ -29,15 +29,10 @@ from ..errors import (
     from_reason,
     from_status,
 )
+from ..limits import DEFAULT_SERVER, KEEPALIVE_MS, MESSAGE_BYTES_MAX, SERVER_VARIABLE
 from ..v1 import types_pb2
 from . import forking
 from .methods import Answer, Method, Request
-
-DEFAULT_SERVER = "127.0.0.1:7070"
-SERVER_VARIABLE = "TANGRAM_SERVER"
-
-MESSAGE_BYTES_MAX = 16 << 20
-"""Of one message, either way; the server has the same limit."""
 
 PATIENCE_S = 30.0
 """How long a call asks again without any progress: a server restarts within it."""
@@ -63,8 +58,8 @@ _CHANNEL_OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),
     # A server whose machine vanished says nothing: a call that waits for its action would for ever.
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_MS // 3),
     ("grpc.http2.max_pings_without_data", 0),
 )
 # Statuses of a lost connection when they come without our own error beside them.

@@ -12,6 +12,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import suppress
 
 from ..errors import InvalidRequest, NotFound
+from ..limits import PAGE_ACTIONS_MAX, SIZE_BYTES_MAX
 from ..managers.base import Stream
 from ..scheduler import State
 from ..v1 import actions_pb2, types_pb2
@@ -30,7 +31,6 @@ OUTPUT_CHUNK_BYTES = 256 << 10
 """Of one message of Output: small enough to be live, large enough to be cheap."""
 
 PAGE_SIZE_DEFAULT = 100
-PAGE_SIZE_MAX = 1000
 
 PAGE_BYTES_MAX = 4 << 20
 """Of one page of List, which ends early: actions with many labels would not fit in one message."""
@@ -126,7 +126,7 @@ class ActionsService(ActionsServicer):
     async def List(
         self, request: actions_pb2.ListRequest, context: Context
     ) -> actions_pb2.ListResponse:
-        size = validate.integer(request.page_size, "page_size", 0, PAGE_SIZE_MAX)
+        size = validate.integer(request.page_size, "page_size", 0, PAGE_ACTIONS_MAX)
         size = size or PAGE_SIZE_DEFAULT
         states = {domain_state(state) for state in request.states}
         records = _after(self._dispatcher.records(), request.page_token)
@@ -309,7 +309,7 @@ async def _write_output(record: ActionRecord, offsets: dict[Stream, int], contex
 
 
 def _offset(value: int, field: str) -> int:
-    return validate.integer(value, field, 0, validate.SIZE_BYTES_MAX, "bytes")
+    return validate.integer(value, field, 0, SIZE_BYTES_MAX, "bytes")
 
 
 def _matches(

@@ -24,9 +24,6 @@ from .failures import from_manager
 
 log = logging.getLogger(__name__)
 
-MESSAGE_BYTES_MAX = 16 << 20
-"""Of one message, either way: room for the output of an action, no room for whole data sets."""
-
 STATUS_DETAILS_BYTES_MAX = 4096
 """Of a refusal's sentence: it travels in HTTP/2 headers, of which a peer takes 8 KiB or so."""
 

@@ -11,8 +11,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tangram import __version__
+from tangram.limits import MESSAGE_BYTES_MAX
 from tangram.managers.errors import TemporaryError
-from tangram.server.service import MESSAGE_BYTES_MAX
 from tangram.v1 import actions_pb2, cluster_pb2, trajectories_pb2, types_pb2
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
