@@ -22,7 +22,7 @@ from .answers import action_message, error_message, explanation_message, output_
 from .convert import action_request, domain_state
 from .dispatcher import Dispatcher
 from .records import ActionRecord
-from .service import CallDeadline, Context, check_version, method, public_error
+from .service import CallDeadline, Context, method, public_error
 
 STREAM_IN_FLIGHT_MAX = 4096
 """Actions of one RunMany stream at a time: beyond it the stream is not read, and the client waits."""
@@ -50,7 +50,6 @@ class ActionsService(ActionsServicer):
     async def Run(
         self, request: actions_pb2.RunRequest, context: Context
     ) -> actions_pb2.RunResponse:
-        check_version(context)
         deadline = CallDeadline(context)
         in_flight: set[str] = set()
         try:
@@ -64,7 +63,6 @@ class ActionsService(ActionsServicer):
     async def RunMany(
         self, requests: AsyncIterator[actions_pb2.RunRequest], context: Context
     ) -> None:
-        check_version(context)
         deadline = CallDeadline(context)
         stream = _RunManyStream(self)
         try:
@@ -77,7 +75,6 @@ class ActionsService(ActionsServicer):
     async def Submit(
         self, request: actions_pb2.SubmitRequest, context: Context
     ) -> actions_pb2.SubmitResponse:
-        check_version(context)
         record = await self._submit(request.action)
         return actions_pb2.SubmitResponse(action=self.answer(record))
 
@@ -175,7 +172,6 @@ class ActionsService(ActionsServicer):
     async def Acquire(
         self, request: actions_pb2.AcquireRequest, context: Context
     ) -> actions_pb2.AcquireResponse:
-        check_version(context)
         if request.action.WhichOneof("body") != "permit":
             raise InvalidRequest(
                 "body must be a permit: Run takes exec and call", field="action.permit"

@@ -12,7 +12,7 @@ from . import validate
 from .answers import file_message, trajectory_message
 from .convert import trajectory_request
 from .dispatcher import Dispatcher
-from .service import Context, check_version, method
+from .service import Context, method
 
 
 class TrajectoriesService(TrajectoriesServicer):
@@ -25,7 +25,6 @@ class TrajectoriesService(TrajectoriesServicer):
 
     @method
     async def Open(self, request: pb.OpenRequest, context: Context) -> pb.OpenResponse:
-        check_version(context)
         record = await self._dispatcher.open_trajectory(trajectory_request(request.trajectory))
         return pb.OpenResponse(trajectory=trajectory_message(record))
 
