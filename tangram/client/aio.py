@@ -60,9 +60,9 @@ class AsyncClient:
     ) -> None:
         """`server` is HOST:PORT, else $TANGRAM_SERVER, else 127.0.0.1:7070.
 
-        `task` names the RL job. `priority` and `labels` are those of all that says none of its
-        own. `lease` is for how many seconds the server keeps the task's sandboxes after the last
-        of its clients has died. Raises InvalidRequest.
+        `task` names the RL job. `priority` and `labels` are those of every trajectory, call and
+        permit that says none of its own. `lease` is for how many seconds the server keeps the
+        task's sandboxes after the last of its clients has died. Raises InvalidRequest.
         """
         self.server = resolve_server(server)
         self.task = requests.identifier(task, "task")
@@ -126,9 +126,7 @@ class AsyncClient:
 
     def attach(self, id: str) -> AsyncTrajectory:
         """A trajectory that another process of the task has opened. Raises NotFound at use."""
-        spec = trajectories_pb2.TrajectorySpec(
-            id=requests.identifier(id, "id"), task=self.task, labels=self._labels
-        )
+        spec = trajectories_pb2.TrajectorySpec(id=requests.identifier(id, "id"), task=self.task)
         return AsyncTrajectory(self, spec, attached=True)
 
     # -- actions -----------------------------------------------------------------------------

@@ -156,20 +156,19 @@ def action(
     id: str | None,
     task: str,
     trajectory: str = "",
-    group: str = "",
-    step: int | None = None,
     priority: int = 0,
     labels: Mapping[str, str],
     timeout: float | None = None,
     deadline: float | None = None,
 ) -> types_pb2.ActionSpec:
-    """What all kinds of actions share; `exec_into`, `call_into` and `permit_into` add the rest."""
+    """What all kinds of actions share; `exec_into`, `call_into` and `permit_into` add the rest.
+
+    What an action has from its trajectory (group, step, more labels) the server adds.
+    """
     return types_pb2.ActionSpec(
         id=new_or(id),
         task=task,
         trajectory=trajectory,
-        group=group,
-        step=step,
         priority=_integer(priority, "priority", -PRIORITY_MAX, PRIORITY_MAX),
         labels=_texts(labels, "labels"),
         timeout_s=0.0 if timeout is None else seconds(timeout, "timeout"),

@@ -140,10 +140,8 @@ class AsyncTrajectory:
             id=id,
             task=self._client.task,
             trajectory=self.id,
-            group=self._spec.group,
-            step=self._spec.step if self._spec.HasField("step") else None,
             priority=priority or 0,
-            labels={**self._spec.labels, **(labels or {})},
+            labels=labels or {},
             timeout=timeout,
             deadline=deadline,
         )

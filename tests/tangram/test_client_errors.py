@@ -298,6 +298,21 @@ async def test_after_a_lost_connection_the_server_is_asked_for_its_version_again
         await client.status()
 
 
+async def test_an_action_is_sent_with_its_own_labels_alone(
+    scripted: ScriptedServer,
+) -> None:
+    async with AsyncClient(scripted.address, priority=3, labels={"run": "7"}) as client:
+        scripted.script["Run"].append(finished(id="a1"))
+        trajectory = client.trajectory(group="g", step=2, labels={"part": "a"})
+        await trajectory.exec(["true"], labels={"kind": "test"})
+    [opened] = scripted.asked["Open"]
+    [sent] = scripted.asked["Run"]
+    assert dict(opened.trajectory.labels) == {"run": "7", "part": "a"}
+    assert opened.trajectory.priority == 3
+    assert dict(sent.action.labels) == {"kind": "test"}
+    assert (sent.action.group, sent.action.HasField("step"), sent.action.priority) == ("", False, 0)
+
+
 # Asking again
 
 
