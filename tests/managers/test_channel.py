@@ -21,15 +21,7 @@ from tangram.managers.cpu.sandbox.listener import AgentListener
 from tangram.managers.cpu.sandbox.messages import AgentResult
 from tangram.managers.errors import FileProblem, PermanentError, SandboxClosed, SandboxDied
 
-HELLO: dict[str, object] = {
-    "protocol": list(wire.PROTOCOL),
-    "version": "1.2.3",
-    "pid": 1,
-    "python": "3.11.0",
-    "prctl": True,
-    "running": ["a"],
-    "finished": ["b"],
-}
+HELLO: dict[str, object] = {"protocol": list(wire.PROTOCOL)}
 RESULT: dict[str, object] = {
     "action": "a",
     "token": 7,
@@ -219,8 +211,8 @@ async def test_what_no_process_can_be_given_is_refused_before_it_is_sent(
     channel, agent = pair
     with pytest.raises(PermanentError, match=said):
         await run(channel, spec)
-    agent.send("reply", id=1)
-    await channel.ping()
+    agent.send("reply", id=1, entries=[])
+    assert await channel.list_files("/") == []  # The first that is sent.
 
 
 async def test_a_result_with_an_old_token_is_taken_but_ends_nothing(
@@ -254,7 +246,7 @@ async def test_the_end_of_the_agent_ends_every_call_and_is_told_once(
     channel, agent = pair
     task = run(channel, TRUE)
     await agent.receive("exec")
-    calls = [task, asyncio.create_task(channel.stat("/")), asyncio.create_task(channel.ping())]
+    calls = [task, asyncio.create_task(channel.stat("/")), asyncio.create_task(channel.stat("/a"))]
     await agent.receive("stat")
     agent.writer.close()
     for call in calls:

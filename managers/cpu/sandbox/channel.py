@@ -112,17 +112,6 @@ class Channel:
         message = frame_of(
             "exec", exec_fields(action, token, spec, cores, affinity, timeout_s), "the command"
         )
-        return await self._follow(action, token, output, message)
-
-    async def adopt(self, action: str, token: int, output: OutputSink) -> AgentResult:
-        """Take over an action that an earlier connection started: its output comes again from
-        the beginning, as far as it was kept. Raises PermanentError if the agent does not know it."""
-        message = frame_of("attach", {"action": action, "token": token}, "the action")
-        return await self._follow(action, token, output, message)
-
-    async def _follow(
-        self, action: str, token: int, output: OutputSink, message: bytes
-    ) -> AgentResult:
         self._check()
         if action in self._runs:
             raise PermanentError(f"the action {action} runs in this sandbox already")
@@ -141,10 +130,6 @@ class Channel:
         effect if it is not running."""
         self._check()
         self._tell("kill", action=action)
-
-    async def ping(self) -> None:
-        """One round trip to the agent."""
-        await self._call("ping")
 
     async def read_file(
         self, path: str, offset: int = 0, limit: int = 0
@@ -202,10 +187,6 @@ class Channel:
     async def stat(self, path: str) -> FileInfo:
         """Of the path itself: a symlink is not followed. Raises FileProblem."""
         return file_info(await self._call("stat", path=as_bytes(path)))
-
-    async def shutdown(self) -> None:
-        """Tell the agent to exit, which ends its sandbox. No effect if it is gone."""
-        self._tell("shutdown")
 
     async def aclose(self) -> None:
         """Hang up. The agent goes on and waits for a server. Idempotent."""

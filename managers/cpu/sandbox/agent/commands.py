@@ -48,7 +48,6 @@ class Commands:
             {
                 "exec": self._on_exec,
                 "kill": self._on_kill,
-                "attach": self._on_attach,
                 "taken": self._on_taken,
             }
         )
@@ -105,14 +104,6 @@ class Commands:
         action = self.actions.get(fields.text("action"))
         if action is not None:
             self._killer.begin(action, "killed")
-
-    def _on_attach(self, fields: Fields) -> None:
-        name, token = fields.text("action"), fields.integer("token")
-        action = self.actions.get(name)
-        if action is None:
-            self._refuse(name, token, Refused("unknown", "no such action"))
-        else:
-            self._reattach(action, token)
 
     def _reattach(self, action: Action, token: int) -> None:
         """Send a server all that is kept of an action, from the beginning."""
