@@ -38,7 +38,7 @@ from ..errors import (
 )
 from .assemble import LauncherBuilder
 from .claim import Claim, make_claim
-from .held import HeldSandbox, Run, judge
+from .held import ENDS_WHOLE, HeldSandbox, Run, judge
 from .launchers import Launchers
 from .sandbox.base import Sandbox
 from .sandbox.channel import Channel
@@ -119,6 +119,12 @@ class CpuManager(Manager):
         if not isinstance(request.payload, ExecSpec):
             raise PermanentError("a sandbox runs commands alone")
         run = held.runs[lease.token] = Run(request.action, lease.token)
+
+        def judged(result: AgentResult) -> RunResult:
+            if result.exit_code == 0 or run.before is None:
+                return _as_result(result)
+            return judge(_as_result(result), run.verdict, run.before, sandbox.events())
+
         # Read once the request is on its way, while the command is being spawned.
         asyncio.get_running_loop().call_soon(_count_before, run, sandbox)
         try:
@@ -131,12 +137,11 @@ class CpuManager(Manager):
                 affinity=current.cores if sandbox.limits["cores"] == "soft" else None,
                 timeout_s=request.timeout_s,
                 output=output,
+                sweeps=lambda result: judged(result).outcome in ENDS_WHOLE,
             )
             if result.sandbox_reset:
                 _note_reset(held, request.action, result)
-            if result.exit_code == 0 or run.before is None:
-                return _as_result(result)
-            return judge(_as_result(result), run.verdict, run.before, sandbox.events())
+            return judged(result)
         except SandboxClosed as closed:
             raise LeaseLost(f"action {lease.action!r} ran when its sandbox was closed") from closed
         finally:

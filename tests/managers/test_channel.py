@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +100,11 @@ def run(
     spec: ExecSpec,
     output: Output | None = None,
     cores: tuple[int, ...] | None = None,
+    sweeps: Callable[[AgentResult], bool] = lambda result: False,
 ) -> asyncio.Task[AgentResult]:
+    sink = output or Output()
     call = channel.exec(
-        "a", 7, spec, cores=cores, affinity=cores, timeout_s=1.5, output=output or Output()
+        *("a", 7, spec), cores=cores, affinity=cores, timeout_s=1.5, output=sink, sweeps=sweeps
     )
     return asyncio.create_task(call)
 
@@ -226,6 +228,20 @@ async def test_a_result_with_an_old_token_is_taken_but_ends_nothing(
     assert not task.done()
     agent.send("result", **RESULT)
     assert (await task).exit_code == -9
+
+
+async def test_what_a_command_left_is_killed_before_its_result_is_given_where_it_must_not_stay(
+    pair: tuple[Channel, ScriptedAgent],
+) -> None:
+    channel, agent = pair
+    task = run(channel, TRUE, sweeps=lambda result: result.exit_code == -9)
+    await agent.receive("exec")
+    agent.send("result", **RESULT)
+    asked = await agent.receive("sweep")
+    assert (asked["action"], asked["token"], task.done()) == ("a", 7, False)
+    agent.send("reply", id=asked["id"])
+    assert (await task).survivors == 2
+    assert await agent.receive("taken") == {"action": "a", "token": 7}
 
 
 async def test_kill_and_cancellation_are_sent(pair: tuple[Channel, ScriptedAgent]) -> None:

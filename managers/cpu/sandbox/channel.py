@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from itertools import count
 from typing import Any
 
@@ -42,6 +42,8 @@ class _Run:
     def __init__(self, token: int, output: OutputSink) -> None:
         self.token = token
         self.output = output
+        self.ended = False
+        """The agent has given its result, and keeps it until it is told that it was taken."""
         self.done: asyncio.Future[AgentResult] = asyncio.get_running_loop().create_future()
 
 
@@ -104,11 +106,13 @@ class Channel:
         affinity: tuple[int, ...] | None,
         timeout_s: float | None,
         output: OutputSink,
+        sweeps: Callable[[AgentResult], bool] = lambda result: False,
     ) -> AgentResult:
         """Run a command to its end; its output goes to `output` as it comes. `cores` are told to
-        the command, `affinity` binds it (None: all that its sandbox may use). When cancelled, the
-        command is killed. Raises PermanentError if it cannot be run at all: no such user or cwd, a
-        request above 4 MiB."""
+        the command, `affinity` binds it (None: all that its sandbox may use). What it left running
+        stays, unless `sweeps` says of its result that it is to be killed first. When cancelled,
+        the command is killed. Raises PermanentError if it cannot be run at all: no such user or
+        cwd, a request above 4 MiB."""
         message = frame_of(
             "exec", exec_fields(action, token, spec, cores, affinity, timeout_s), "the command"
         )
@@ -118,12 +122,17 @@ class Channel:
         run = self._runs[action] = _Run(token, output)
         self._write(message)
         try:
-            return await run.done
+            result = await run.done
+            if result.survivors and sweeps(result):
+                await self._call("sweep", action=action, token=token)
+            return result
         except asyncio.CancelledError:
             self._tell("kill", action=action)
             raise
         finally:
             del self._runs[action]
+            if run.ended:
+                self._tell_taken(action, token)
 
     async def kill(self, action: str) -> None:
         """Kill the command with all that descends from it: its `exec` returns soon, KILLED. No
@@ -238,11 +247,11 @@ class Channel:
             self._taken_timer.cancel()
             self._taken_timer = None
 
-    def _tell_taken(self, fields: Mapping[str, Any]) -> None:
+    def _tell_taken(self, action: str, token: int) -> None:
         """With the next request, or alone after a while."""
         if self._closed or self.lost.done():
             return
-        self._taken += wire.frame("taken", {"action": fields["action"], "token": fields["token"]})
+        self._taken += wire.frame("taken", {"action": action, "token": token})
         if self._taken_timer is None:
             loop = asyncio.get_running_loop()
             self._taken_timer = loop.call_later(TAKEN_DELAY_S, self._write)
@@ -273,10 +282,11 @@ class Channel:
 
     def _on_result(self, fields: Mapping[str, Any]) -> None:
         run = self._runs.get(fields["action"])
-        # One that nobody waits for any more is taken as well, so that the agent forgets it.
-        self._tell_taken(fields)
         if run is not None and run.token == fields["token"] and not run.done.done():
+            run.ended = True
             run.done.set_result(result_of(fields))
+        else:  # Nobody waits for it any more: taken as well, so that the agent forgets it.
+            self._tell_taken(fields["action"], fields["token"])
 
     def _on_lost(self, problem: str) -> None:
         if self._taken_timer is not None:
