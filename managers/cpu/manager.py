@@ -44,7 +44,7 @@ from .sandbox.base import Sandbox
 from .sandbox.channel import Channel
 from .sandbox.messages import AgentResult
 from .spec import check_sizes, with_defaults
-from .watch import DiskWatch
+from .watch import DiskWatch, MemoryWatch
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,8 @@ class CpuManager(Manager):
         self._cores = ResourceId(CORES, config.name)
         self._memory = ResourceId(MEMORY, config.name)
         self._held: dict[str, HeldSandbox] = {}
-        self._watch = DiskWatch(self._held.values, self.kill, self._destroy)
+        watched = (self._held.values, self.kill, self._destroy)
+        self._watches = (DiskWatch(*watched), MemoryWatch(*watched))
         self._closing = False
 
     @classmethod
@@ -203,7 +204,8 @@ class CpuManager(Manager):
 
     async def aclose(self) -> None:
         self._closing = True
-        await self._watch.aclose()
+        for watch in self._watches:
+            await watch.aclose()
         closings = [self.close(trajectory) for trajectory in list(self._held)]
         outcomes = await asyncio.gather(*closings, return_exceptions=True)
         await self._launchers.aclose()
@@ -239,7 +241,8 @@ class CpuManager(Manager):
         except BaseException:
             await asyncio.shield(self._close(held))
             raise
-        self._watch.wake()
+        for watch in self._watches:
+            watch.wake(sandbox)
         return SandboxInfo(spec.trajectory, sandbox.launcher, sandbox.workdir, sandbox.limits)
 
     async def close(self, trajectory: str) -> None:

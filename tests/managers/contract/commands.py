@@ -14,6 +14,15 @@ from tangram.managers.fake import FakeManager
 
 Argv = tuple[str, ...]
 
+GROW = """
+import time
+kept = []
+while True:
+    kept.append(b"x" * (1 << 20))
+    time.sleep(0.001)
+"""
+"""Takes memory step by step, as programs do."""
+
 
 class Commands(Protocol):
     """`mark` is a number unique to the test: it tells its processes from all others."""
@@ -115,7 +124,7 @@ class RealCommands:
 
     def exceeds(self, limit: str, mark: str = "1") -> Argv:
         scripts = {
-            "memory": "exec python3 -c 'b = bytearray(1 << 30); b[::4096] = b[::4096]'",
+            "memory": f"exec python3 -c '{GROW}'",
             "processes": "for i in $(seq 2000); do sleep 60 & done",
             "disk": "head -c 8388608 /dev/zero > big; sleep 60",
         }
