@@ -16,6 +16,9 @@ from .sizes import parse_size
 PERIOD_S_MAX = 366 * 86400.0
 """Seconds; no provider counts over more than a year."""
 
+LIFETIME_S_MAX = 7 * 86400.0
+"""Seconds, a week: nothing that nobody asks for is kept longer."""
+
 RATE_MAX = 1 << 40
 """Units per period, and units at once: far above any provider's tokens per day."""
 
@@ -170,7 +173,7 @@ class NodeConfig(_Settings):
     """Names of images, each mapped to a folder that holds a root file system, or to an image
     reference. Default: none; names are then references."""
 
-    orphan_after: float = Field(default=60.0, gt=0, le=7 * 86400.0)
+    orphan_after: float = Field(default=60.0, gt=0, le=LIFETIME_S_MAX)
     """Seconds that a sandbox lives on while no server is attached to it. Default 60: a server that
     restarts finds its sandboxes, one that is gone leaves none behind."""
 

@@ -17,13 +17,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from . import __version__
 from .errors import InvalidRequest
-from .managers.config import NodeConfig, QuotaConfig, SandboxConfig, Size
+from .limits import DEFAULT_HTTP, DEFAULT_SERVER
+from .managers.config import LIFETIME_S_MAX, NodeConfig, QuotaConfig, SandboxConfig, Size
 
 CONFIG_BYTES_MAX = 1 << 20
 """A configuration of thousands of images fits; a trace given by mistake does not."""
-
-TIME_S_MAX = 7 * 86_400.0
-"""A week: no lease is longer."""
 
 _LATER = {
     "services": "GPU services",
@@ -41,7 +39,7 @@ def split_address(address: str) -> tuple[str, int]:
     """(host, port) of `HOST:PORT`; an IPv6 host stands in brackets. Raises ValueError."""
     match = _ADDRESS.fullmatch(address)
     if match is None or int(match["port"]) > 65_535:
-        raise ValueError(f"{address!r} is not HOST:PORT, such as 127.0.0.1:7070")
+        raise ValueError(f"{address!r} is not HOST:PORT, such as {DEFAULT_SERVER}")
     return match["host"].strip("[]"), int(match["port"])
 
 
@@ -54,7 +52,7 @@ def _address(value: Any) -> Any:
 Address = Annotated[str, BeforeValidator(_address)]
 """HOST:PORT; port 0 picks a free one."""
 
-Seconds = Annotated[float, Field(gt=0, le=TIME_S_MAX)]
+Seconds = Annotated[float, Field(gt=0, le=LIFETIME_S_MAX)]
 
 
 class _Settings(BaseModel):
@@ -74,10 +72,10 @@ class QueueConfig(_Settings):
 class ServerConfig(_Settings):
     """All settings of `tangram serve`. Every one has a default: no file at all works."""
 
-    listen: Address = "127.0.0.1:7070"
+    listen: Address = DEFAULT_SERVER
     """Where gRPC is served. Default: loopback, since there is no authentication yet."""
 
-    http: Address = "127.0.0.1:7071"
+    http: Address = DEFAULT_HTTP
     """Where metrics and health are served over HTTP."""
 
     state: Path | None = None

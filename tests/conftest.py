@@ -1,7 +1,8 @@
 """What every test gets: no network beyond this machine, and a Docker engine where one is asked for.
 
-Tests marked `docker` run real containers. Without an engine they are skipped, saying why, unless
-TANGRAM_REQUIRE_DOCKER=1, as in CI: then a missing engine fails them.
+Tests marked `docker` run real containers, those marked `root` change users, mount or write control
+groups. Where that cannot be they are skipped, saying why, unless TANGRAM_REQUIRE_DOCKER=1 or
+TANGRAM_REQUIRE_ROOT=1, as in CI: then they fail.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import functools
 import ipaddress
 import os
 import shutil
+import signal
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -22,14 +24,19 @@ DEFAULT_SOCKET = "/var/run/docker.sock"
 ENGINE_TIMEOUT_S = 5.0
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    # A shell starts what it puts in the background with Ctrl-C ignored, which all children inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("docker") is None:
-        return
-    problem = _engine_problem()
-    if problem and os.environ.get("TANGRAM_REQUIRE_DOCKER") == "1":
-        pytest.fail(f"{problem}, and TANGRAM_REQUIRE_DOCKER=1", pytrace=False)
-    if problem:
-        pytest.skip(f"{problem}; .ci/run installs and starts one")
+    for marker, find_problem in (("docker", _engine_problem), ("root", _root_problem)):
+        if item.get_closest_marker(marker) is None or not (problem := find_problem()):
+            continue
+        required = f"TANGRAM_REQUIRE_{marker.upper()}"
+        if os.environ.get(required) == "1":
+            pytest.fail(f"{problem}, and {required}=1", pytrace=False)
+        pytest.skip(f"{problem}; .ci/run has what it needs")
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +72,11 @@ def only_loopback(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
     yield
+
+
+def _root_problem() -> str:
+    """Why no test for root can run here; "" if they can."""
+    return "" if os.geteuid() == 0 else "these tests do not run as root"
 
 
 @functools.cache

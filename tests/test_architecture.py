@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = ("tangram", "scheduler", "managers", "tests", "examples")
+LIMITS = ROOT / "tangram/limits.py"
 LINES_MAX = 500
 TEST_LINES_MAX = 800
 """Tests of one thing are read one at a time."""
@@ -46,6 +47,26 @@ def test_the_generated_code_is_what_proto_says(tmp_path: Path) -> None:
         assert (ROOT / name).read_text() == text, f"{name} is stale: make proto"
     committed = {path.relative_to(ROOT) for path in (ROOT / "tangram/v1").glob("*_pb2*.py*")}
     assert committed == set(fresh)
+
+
+def constants(path: Path) -> set[str]:
+    """Names in capitals that a module gives a value of its own."""
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        found |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return {name for name in found if name.isupper()}
+
+
+def test_what_both_ends_must_agree_on_is_written_once() -> None:
+    shared = constants(LIMITS)
+    assert "MESSAGE_BYTES_MAX" in shared
+    again = {
+        str(path.relative_to(ROOT)): names
+        for path in python_files("tangram")
+        if path != LIMITS and (names := constants(path) & shared)
+    }
+    assert again == {}
 
 
 def test_no_file_is_too_long_to_read() -> None:

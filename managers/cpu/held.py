@@ -15,6 +15,10 @@ from ..base import Lease, Outcome, RunResult, SandboxSpec
 from ..errors import SandboxClosed, SandboxDied
 from .sandbox.base import MemoryEvents, Sandbox
 
+ENDS_WHOLE = frozenset({Outcome.OUT_OF_MEMORY, Outcome.TOO_MANY_PROCESSES})
+"""Of a command that a limit ended, the rest is killed too: it would keep what was too much. What
+times out or is killed takes its whole tree with it anyway."""
+
 
 @dataclass(slots=True)
 class Run:

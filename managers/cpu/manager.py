@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,6 +21,7 @@ from ..base import (
     Lease,
     Manager,
     NodeDescription,
+    Outcome,
     OutputSink,
     RunRequest,
     RunResult,
@@ -36,13 +38,13 @@ from ..errors import (
 )
 from .assemble import LauncherBuilder
 from .claim import Claim, make_claim
-from .held import HeldSandbox, Run, judge
+from .held import ENDS_WHOLE, HeldSandbox, Run, judge
 from .launchers import Launchers
 from .sandbox.base import Sandbox
 from .sandbox.channel import Channel
 from .sandbox.messages import AgentResult
 from .spec import check_sizes, with_defaults
-from .watch import DiskWatch
+from .watch import DiskWatch, MemoryWatch
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +65,8 @@ class CpuManager(Manager):
         self._cores = ResourceId(CORES, config.name)
         self._memory = ResourceId(MEMORY, config.name)
         self._held: dict[str, HeldSandbox] = {}
-        self._watch = DiskWatch(self._held.values, self.kill, self._destroy)
+        watched = (self._held.values, self.kill, self._destroy)
+        self._watches = (DiskWatch(*watched), MemoryWatch(*watched))
         self._closing = False
 
     @classmethod
@@ -117,6 +120,12 @@ class CpuManager(Manager):
         if not isinstance(request.payload, ExecSpec):
             raise PermanentError("a sandbox runs commands alone")
         run = held.runs[lease.token] = Run(request.action, lease.token)
+
+        def judged(result: AgentResult) -> RunResult:
+            if result.exit_code == 0 or run.before is None:
+                return _as_result(result)
+            return judge(_as_result(result), run.verdict, run.before, sandbox.events())
+
         # Read once the request is on its way, while the command is being spawned.
         asyncio.get_running_loop().call_soon(_count_before, run, sandbox)
         try:
@@ -129,10 +138,11 @@ class CpuManager(Manager):
                 affinity=current.cores if sandbox.limits["cores"] == "soft" else None,
                 timeout_s=request.timeout_s,
                 output=output,
+                sweeps=lambda result: judged(result).outcome in ENDS_WHOLE,
             )
-            if result.exit_code == 0 or run.before is None:
-                return _as_result(result)
-            return judge(_as_result(result), run.verdict, run.before, sandbox.events())
+            if result.sandbox_reset:
+                _note_reset(held, request.action, result)
+            return judged(result)
         except SandboxClosed as closed:
             raise LeaseLost(f"action {lease.action!r} ran when its sandbox was closed") from closed
         finally:
@@ -194,7 +204,8 @@ class CpuManager(Manager):
 
     async def aclose(self) -> None:
         self._closing = True
-        await self._watch.aclose()
+        for watch in self._watches:
+            await watch.aclose()
         closings = [self.close(trajectory) for trajectory in list(self._held)]
         outcomes = await asyncio.gather(*closings, return_exceptions=True)
         await self._launchers.aclose()
@@ -230,7 +241,8 @@ class CpuManager(Manager):
         except BaseException:
             await asyncio.shield(self._close(held))
             raise
-        self._watch.wake()
+        for watch in self._watches:
+            watch.wake(sandbox)
         return SandboxInfo(spec.trajectory, sandbox.launcher, sandbox.workdir, sandbox.limits)
 
     async def close(self, trajectory: str) -> None:
@@ -360,6 +372,23 @@ class CpuManager(Manager):
 
 def _count_before(run: Run, sandbox: Sandbox) -> None:
     run.before = sandbox.events()
+
+
+def _note_reset(held: HeldSandbox, action: str, result: AgentResult) -> None:
+    """Every process of the sandbox was killed while this action ran, to end it or another one.
+    Raises LeaseLost if it died of another's end."""
+    if result.outcome is not Outcome.FINISHED:
+        log.warning(
+            "sandbox of %s: all its processes were killed, since action %s multiplied faster than"
+            " it could be ended",
+            held.spec.trajectory,
+            action,
+        )
+    elif result.signal == signal.SIGKILL:
+        raise LeaseLost(
+            f"action {action!r} was killed with all processes of its sandbox, since another action "
+            "there multiplied faster than it could be ended"
+        )
 
 
 def _as_result(result: AgentResult) -> RunResult:

@@ -1,4 +1,4 @@
-"""The disk of sandboxes, looked at now and then, where nothing harder limits it.
+"""Disk and memory of sandboxes, looked at now and then, where nothing harder limits them.
 
 Says which runs and which sandboxes are to end; ending them is the manager's.
 """
@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
-from ..base import Lease, Outcome
+from ..base import Lease, Outcome, SandboxSpec
 from ..errors import ManagerError
 from ..sizes import format_size
 from .held import HeldSandbox
+from .memory_use import memory_used_bytes
+from .sandbox.base import Sandbox
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +31,12 @@ IDLE_PERIOD_S = 10.0
 TIDY_S = 10.0
 """For the client to remove files once its command was ended for them, before the sandbox is ended."""
 
+MEMORY_PERIOD_S = 0.25
+"""As `WATCH_PERIOD_S`, for memory, which fills faster and is counted in a fraction of a millisecond
+per process."""
+
+MEMORY_IDLE_PERIOD_S = 2.0
+
 
 @dataclass(frozen=True, slots=True)
 class _Excess:
@@ -37,8 +46,13 @@ class _Excess:
     found_at: float
 
 
-class DiskWatch:
+class Watch(ABC):
     """Two tasks, for sandboxes with runs and without, that live while there are any sandboxes."""
+
+    limit: str
+    """Its name in a sandbox's limits."""
+    outcome: Outcome
+    """Of the runs that it ends."""
 
     def __init__(
         self,
@@ -52,13 +66,35 @@ class DiskWatch:
         self._tasks: dict[bool, asyncio.Task[None]] = {}
         self._excesses: WeakKeyDictionary[HeldSandbox, _Excess] = WeakKeyDictionary()
 
-    def wake(self) -> None:
-        """There is a sandbox from now on."""
-        for running, period_s in ((True, WATCH_PERIOD_S), (False, IDLE_PERIOD_S)):
-            task = self._tasks.get(running)
+    @abstractmethod
+    def periods_s(self) -> tuple[float, float]:
+        """Between two looks at a sandbox where nothing runs, and where something does."""
+
+    @abstractmethod
+    def tidy_s(self) -> float:
+        """For a sandbox to have room again once its runs were ended, before it is ended itself."""
+
+    @abstractmethod
+    def limit_bytes(self, spec: SandboxSpec) -> int | None:
+        """What it may use."""
+
+    @abstractmethod
+    async def used_bytes(self, sandbox: Sandbox, limit_bytes: int) -> int:
+        """What it uses now. Raises OSError, ManagerError where that is not known."""
+
+    @abstractmethod
+    def sentence(self, used_bytes: int, limit_bytes: int) -> str:
+        """Why a sandbox is ended, and what would be right."""
+
+    def wake(self, sandbox: Sandbox) -> None:
+        """There is this sandbox from now on."""
+        if sandbox.limits[self.limit] != "soft":
+            return
+        for running, period_s in enumerate(self.periods_s()):
+            task = self._tasks.get(bool(running))
             if task is None or task.done():
-                self._tasks[running] = asyncio.create_task(
-                    self._watch(running, period_s), name="watch the sandboxes' disk"
+                self._tasks[bool(running)] = asyncio.create_task(
+                    self._watch(bool(running), period_s), name=f"watch the sandboxes' {self.limit}"
                 )
 
     async def aclose(self) -> None:
@@ -81,8 +117,8 @@ class DiskWatch:
                     log.warning("sandbox of %s: %s", held.spec.trajectory, problem)
 
     async def _look(self, held: HeldSandbox) -> None:
-        limit = held.spec.disk_bytes
-        used = await self._used_bytes(held)
+        limit = self.limit_bytes(held.spec)
+        used = None if limit is None else await self._used_bytes(held, limit)
         if limit is None or used is None:
             return
         if used <= limit:
@@ -92,28 +128,76 @@ class DiskWatch:
         if known is None and held.runs:
             self._excesses[held] = _Excess(used, now)
             await self._end_runs(held)
-        elif known is None or used > known.used_bytes or now - known.found_at >= TIDY_S:
-            # Nothing that a client could end by itself writes there, or it does not make room.
-            await self._destroy(
-                held,
-                f"its files take {used} bytes, more than the disk of {format_size(limit)} that it "
-                "has: ask for more, or remove files and end background processes in time",
-            )
+        elif known is None or used > known.used_bytes or now - known.found_at >= self.tidy_s():
+            # Nothing that a client could end by itself takes it, or it does not make room.
+            await self._destroy(held, self.sentence(used, limit))
 
-    async def _used_bytes(self, held: HeldSandbox) -> int | None:
+    async def _used_bytes(self, held: HeldSandbox, limit_bytes: int) -> int | None:
         """None if it is not to be limited here, or not known now."""
         sandbox = held.sandbox
-        if sandbox is None or held.closing is not None or sandbox.limits["disk"] != "soft":
+        if sandbox is None or held.closing is not None or sandbox.limits[self.limit] != "soft":
             return None
         try:
-            return await sandbox.disk_used_bytes()
+            return await self.used_bytes(sandbox, limit_bytes)
         except (OSError, ManagerError) as problem:
-            # Files vanish while they are counted, and so may the whole sandbox.
-            log.info("the disk of %s is not known: %s", held.spec.trajectory, problem)
+            # Files and processes vanish while they are counted, and so may the whole sandbox.
+            log.info("the %s of %s is not known: %s", self.limit, held.spec.trajectory, problem)
             return None
 
     async def _end_runs(self, held: HeldSandbox) -> None:
         for run in list(held.runs.values()):
-            run.verdict = Outcome.OUT_OF_DISK
+            run.verdict = self.outcome
             if lease := held.leases.get(run.token):
                 await self._kill(lease)
+
+
+class DiskWatch(Watch):
+    """The files of sandboxes."""
+
+    limit = "disk"
+    outcome = Outcome.OUT_OF_DISK
+
+    def periods_s(self) -> tuple[float, float]:
+        return IDLE_PERIOD_S, WATCH_PERIOD_S
+
+    def tidy_s(self) -> float:
+        return TIDY_S
+
+    def limit_bytes(self, spec: SandboxSpec) -> int | None:
+        return spec.disk_bytes
+
+    async def used_bytes(self, sandbox: Sandbox, limit_bytes: int) -> int:
+        return await sandbox.disk_used_bytes()
+
+    def sentence(self, used_bytes: int, limit_bytes: int) -> str:
+        return (
+            f"its files take {used_bytes} bytes, more than the disk of {format_size(limit_bytes)} "
+            "that it has: ask for more, or remove files and end background processes in time"
+        )
+
+
+class MemoryWatch(Watch):
+    """The memory of all processes of a sandbox together."""
+
+    limit = "memory"
+    outcome = Outcome.OUT_OF_MEMORY
+
+    def periods_s(self) -> tuple[float, float]:
+        return MEMORY_IDLE_PERIOD_S, MEMORY_PERIOD_S
+
+    def tidy_s(self) -> float:
+        return 0.0  # What its runs held went with them.
+
+    def limit_bytes(self, spec: SandboxSpec) -> int | None:
+        return spec.memory_bytes
+
+    async def used_bytes(self, sandbox: Sandbox, limit_bytes: int) -> int:
+        root = sandbox.root_pid()
+        return await asyncio.to_thread(memory_used_bytes, root, limit_bytes) if root else 0
+
+    def sentence(self, used_bytes: int, limit_bytes: int) -> str:
+        return (
+            f"its processes hold {used_bytes} bytes, more than the memory of "
+            f"{format_size(limit_bytes)} that it has: ask for more, or end background processes "
+            "in time"
+        )

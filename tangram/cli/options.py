@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-DEFAULT_SERVER = "127.0.0.1:7070"
+from ..limits import SERVER_VARIABLE
 
 Server = Annotated[
     str,
     typer.Option(
-        envvar="TANGRAM_SERVER",
+        envvar=SERVER_VARIABLE,
         metavar="HOST:PORT",
         help="The server's gRPC address.",
     ),

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InvalidRequest, TangramError
+from ..limits import DEFAULT_SERVER, STDIN_BYTES_MAX, TIMEOUT_S_DEFAULT
 from .connect import connected
 from .documents import failure_json, result_json
 from .options import (
-    DEFAULT_SERVER,
     Json,
     Network,
     Server,
@@ -39,8 +39,6 @@ from .terminal import (
 if TYPE_CHECKING:
     from ..client import AsyncTrajectory, Result
 
-STDIN_BYTES_MAX = 2 << 20
-"""Standard input travels with the request, in one message; more is a file: use --upload."""
 EXIT_KILLED = 128 + 9
 """Of a command that a limit killed before it had an exit code."""
 
@@ -88,7 +86,7 @@ def run(
         typer.Option(
             metavar="SECONDS", help="How long the command may run; waiting does not count."
         ),
-    ] = 60.0,
+    ] = TIMEOUT_S_DEFAULT,
     task: Annotated[str, typer.Option(metavar="T", help="The task that it counts to.")] = "default",
     env: Annotated[
         list[str] | None,

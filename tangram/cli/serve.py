@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ..limits import DEFAULT_HTTP, DEFAULT_SERVER
 from .terminal import SERVER_EXTRA, missing_extra
 
 EXAMPLES = """Examples:
@@ -41,7 +42,7 @@ def serve(
         typer.Option(
             metavar="HOST:PORT",
             help="Where gRPC is served; port 0 picks a free one.",
-            show_default="127.0.0.1:7070",
+            show_default=DEFAULT_SERVER,
         ),
     ] = None,
     http: Annotated[
@@ -49,7 +50,7 @@ def serve(
         typer.Option(
             metavar="HOST:PORT",
             help="Where metrics and health are served.",
-            show_default="127.0.0.1:7071",
+            show_default=DEFAULT_HTTP,
         ),
     ] = None,
     state: Annotated[

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..limits import DEFAULT_SERVER
 from .connect import connected
-from .options import DEFAULT_SERVER, ActionId, Json, Server
+from .options import ActionId, Json, Server
 from .terminal import (
     EXIT_FAILURE,
     complain,

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Final, Literal, Self
 
 from ..errors import InvalidRequest, TangramError
+from ..limits import PAGE_ACTIONS_MAX, TIMEOUT_S_DEFAULT
 from ..v1 import actions_pb2, cluster_pb2, trajectories_pb2, types_pb2
 from . import requests
 from .cluster import ClusterStatus, cluster_status
@@ -28,9 +29,6 @@ from .results import (
     explanation_from,
 )
 from .trajectories import AsyncTrajectory, OnOutput
-
-PAGE_SIZE = 1000
-"""Actions of one answer of `list`: the most the server gives at once."""
 
 
 class Task(Enum):
@@ -62,9 +60,9 @@ class AsyncClient:
     ) -> None:
         """`server` is HOST:PORT, else $TANGRAM_SERVER, else 127.0.0.1:7070.
 
-        `task` names the RL job. `priority` and `labels` are those of all that says none of its
-        own. `lease` is for how many seconds the server keeps the task's sandboxes after the last
-        of its clients has died. Raises InvalidRequest.
+        `task` names the RL job. `priority` and `labels` are those of every trajectory, call and
+        permit that says none of its own. `lease` is for how many seconds the server keeps the
+        task's sandboxes after the last of its clients has died. Raises InvalidRequest.
         """
         self.server = resolve_server(server)
         self.task = requests.identifier(task, "task")
@@ -128,9 +126,7 @@ class AsyncClient:
 
     def attach(self, id: str) -> AsyncTrajectory:
         """A trajectory that another process of the task has opened. Raises NotFound at use."""
-        spec = trajectories_pb2.TrajectorySpec(
-            id=requests.identifier(id, "id"), task=self.task, labels=self._labels
-        )
+        spec = trajectories_pb2.TrajectorySpec(id=requests.identifier(id, "id"), task=self.task)
         return AsyncTrajectory(self, spec, attached=True)
 
     # -- actions -----------------------------------------------------------------------------
@@ -195,7 +191,7 @@ class AsyncClient:
         )
         found: list[ActionInfo] = []
         while len(found) < limit:
-            request.page_size = min(PAGE_SIZE, limit - len(found))
+            request.page_size = min(PAGE_ACTIONS_MAX, limit - len(found))
             answer = await self.connection.unary(LIST, request)
             found.extend(action_info(action) for action in answer.actions)
             request.page_token = answer.next_page_token
@@ -258,7 +254,7 @@ class AsyncClient:
         headers: Mapping[str, str] | None = None,
         json: Any = None,
         amount: int = 1,
-        timeout: float = 60.0,  # noqa: ASYNC109 - the run's limit, kept by the server
+        timeout: float = TIMEOUT_S_DEFAULT,  # noqa: ASYNC109 - the run's limit, kept by the server
     ) -> CallResult:
         """An HTTP request, done by the server while it holds `amount` units of the quota.
 

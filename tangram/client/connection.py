@@ -10,14 +10,14 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
 import grpc
 import grpc.aio
 
-from .. import __version__
+from .. import __version__, versions
 from ..errors import (
     ERROR_METADATA_KEY,
     Cancelled,
@@ -29,15 +29,11 @@ from ..errors import (
     from_reason,
     from_status,
 )
+from ..limits import DEFAULT_SERVER, KEEPALIVE_MS, MESSAGE_BYTES_MAX, SERVER_VARIABLE
 from ..v1 import types_pb2
+from ..versions import CLIENT_VERSION_KEY, SERVER_VERSION_KEY
 from . import forking
 from .methods import Answer, Method, Request
-
-DEFAULT_SERVER = "127.0.0.1:7070"
-SERVER_VARIABLE = "TANGRAM_SERVER"
-
-MESSAGE_BYTES_MAX = 16 << 20
-"""Of one message, either way; the server has the same limit."""
 
 PATIENCE_S = 30.0
 """How long a call asks again without any progress: a server restarts within it."""
@@ -51,7 +47,8 @@ OVERLOAD_RETRIES_MAX = 8
 """A full queue names its own delay; who is sent away this often has to slow down himself."""
 OVERLOAD_PAUSE_MAX_S = 30.0
 
-_VERSION_METADATA = (("tangram-client-version", __version__),)
+_METADATA = ((CLIENT_VERSION_KEY, __version__),)
+_FIRST_METADATA = (*_METADATA, (SERVER_VERSION_KEY, "?"))
 _CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
@@ -63,8 +60,8 @@ _CHANNEL_OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),
     # A server whose machine vanished says nothing: a call that waits for its action would for ever.
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_MS // 3),
     ("grpc.http2.max_pings_without_data", 0),
 )
 # Statuses of a lost connection when they come without our own error beside them.
@@ -99,6 +96,8 @@ class Channel:
         self._callables: dict[str, Any] = {}
         self.calls = 0
         """In flight now: a fork waits until they have let go of the channel."""
+        self.met = False
+        """Whether the server behind it has named its version, or was asked for it."""
 
     @property
     def ready(self) -> bool:
@@ -117,6 +116,20 @@ class Channel:
                 response_deserializer=method.answer.FromString,
             )
         return known
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Of the next call."""
+        return _METADATA if self.met else _FIRST_METADATA
+
+    def meet(self, metadata: Iterable[tuple[str, str | bytes]] | None) -> None:
+        """Check the server by the initial metadata of a call. Raises FailedPrecondition for one
+        that is too far apart."""
+        for key, value in metadata or ():
+            if key == SERVER_VERSION_KEY:
+                server = value if isinstance(value, str) else value.decode()
+                versions.check(__version__, server, key)
+        self.met = True
 
     async def aclose(self) -> None:
         """Close it; calls in flight see that and ask again on another one. Idempotent."""
@@ -152,31 +165,34 @@ class Connection:
         The request must be one that may arrive twice: ids make it so. `timeout_s` is per attempt,
         `patience_s` instead of the connection's.
         """
-        options = {"timeout": timeout_s, "metadata": _VERSION_METADATA}
         retries = self.retries() if patience_s is None else Retries(patience_s)
-        return await self._ask("unary_unary", method, lambda: request, options, retries)
+        return await self._ask("unary_unary", method, lambda: request, retries, timeout_s)
 
     async def client_stream(
         self, method: Method[Request, Answer], requests: Callable[[], AsyncIterator[Request]]
     ) -> Answer:
         """As `unary`; every attempt sends a fresh stream of `requests()`."""
-        options = {"metadata": _VERSION_METADATA}
-        return await self._ask("stream_unary", method, requests, options, self.retries())
+        return await self._ask("stream_unary", method, requests, self.retries())
 
     async def _ask(
         self,
         kind: str,
         method: Method[Request, Answer],
         request: Callable[[], object],
-        options: dict[str, Any],
         retries: Retries,
+        timeout_s: float | None = None,
     ) -> Answer:
         while True:
             channel = await self._channel()
             attempt = Attempt(self, channel)
             try:
                 with attempt:
-                    answer: Answer = await channel.callable(kind, method)(request(), **options)
+                    call = channel.callable(kind, method)(
+                        request(), timeout=timeout_s, metadata=channel.metadata
+                    )
+                    answer: Answer = await call
+                    if not channel.met:
+                        channel.meet(await call.initial_metadata())
                     return answer
             except TangramError as error:
                 await retries.pause(error, served=attempt.served)
@@ -186,11 +202,13 @@ class Connection:
     ) -> AsyncGenerator[Answer, None]:
         """The answers of one attempt: whoever reads knows from where to ask again (`Retries`)."""
         channel = await self._channel()
-        call = channel.callable("unary_stream", method)(request, metadata=_VERSION_METADATA)
+        call = channel.callable("unary_stream", method)(request, metadata=channel.metadata)
         try:
             while True:
                 with Attempt(self, channel):
                     answer = await call.read()
+                    if not channel.met:
+                        channel.meet(await call.initial_metadata())
                 if answer is grpc.aio.EOF:
                     return
                 yield answer
@@ -253,7 +271,12 @@ class Attempt:
             return
         self.served = self._began_ready and time.monotonic() - self._began >= PROGRESS_S
         if isinstance(error, grpc.aio.AioRpcError):
-            raise _error_of(error, self._connection.address) from None
+            ours = _error_of(error, self._connection.address)
+            if isinstance(ours, Unavailable):
+                self._channel.met = False  # Another server may come back.
+            elif not self._channel.met:
+                self._channel.meet(error.initial_metadata())
+            raise ours from None
         if isinstance(error, asyncio.CancelledError | grpc.aio.UsageError) and not _is_cancelled():
             # Nobody cancelled the task: the channel was closed under the call. Its frames would
             # keep gRPC alive for as long as our error is, and a fork waits for gRPC's end.

@@ -17,13 +17,12 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from ..errors import FileError, InvalidRequest, TangramError
+from ..limits import FILE_CHUNK_BYTES
 from ..v1 import trajectories_pb2 as pb
 from .connection import Connection
 from .methods import LIST_FILES, READ_FILE, STAT, WRITE_FILE
 from .results import Copied, FileStat, file_stat
 
-CHUNK_BYTES = 1 << 20
-"""Of a file on its way: a message stays far below the limit."""
 DEPTH_MAX = 128
 """Folders within folders of one copy; deeper trees are made to be endless."""
 
@@ -157,15 +156,15 @@ class Files:
 
 
 async def _slices(data: bytes) -> AsyncIterator[bytes]:
-    for start in range(0, len(data), CHUNK_BYTES):
-        yield data[start : start + CHUNK_BYTES]
+    for start in range(0, len(data), FILE_CHUNK_BYTES):
+        yield data[start : start + FILE_CHUNK_BYTES]
 
 
 async def _file_slices(path: Path) -> AsyncIterator[bytes]:
     """The bytes of a file of this machine, which is opened as what it is and not as a link."""
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
     with os.fdopen(descriptor, "rb") as file:
-        while data := await asyncio.to_thread(file.read, CHUNK_BYTES):
+        while data := await asyncio.to_thread(file.read, FILE_CHUNK_BYTES):
             yield data
 
 

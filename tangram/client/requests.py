@@ -8,15 +8,28 @@ from __future__ import annotations
 
 import json as json_module
 import math
-import re
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, NoReturn
 
 from ..errors import InvalidRequest, TooLarge
-from ..managers.sizes import parse_size
+from ..limits import (
+    CONCURRENCY_MAX,
+    CORES_MAX,
+    FILE_MODE_MAX,
+    ID_PATTERN,
+    ID_RULE,
+    MESSAGE_BYTES_MAX,
+    OUTPUT_BYTES_MAX,
+    PRIORITY_MAX,
+    QUOTA_AMOUNT_MAX,
+    SIZE_BYTES_MAX,
+    STDIN_BYTES_MAX,
+    STEP_MAX,
+    TIME_S_MAX,
+)
+from ..managers.sizes import format_size, parse_size
 from ..v1 import trajectories_pb2, types_pb2
-from .connection import MESSAGE_BYTES_MAX
 from .ids import new_id
 
 Cores = int | tuple[int, int] | AbstractSet[int]
@@ -24,14 +37,6 @@ Cores = int | tuple[int, int] | AbstractSet[int]
 Command = str | Sequence[str]
 """A line for the trajectory's shell, or an argv."""
 
-CORES_MAX = 65_536
-"""More than any machine has: a typo lands above it."""
-STDIN_BYTES_MAX = 2 << 20
-"""Standard input travels in the request; more is a file."""
-OUTPUT_BYTES_MAX = 8 << 20
-"""Kept of stdout and of stderr each: both travel in one answer."""
-TIME_S_MAX = 30 * 24 * 3600.0
-"""30 days; larger values are milliseconds by mistake."""
 ACTION_BYTES_MAX = MESSAGE_BYTES_MAX - 4096
 """A little is left for the message around the action."""
 
@@ -45,14 +50,12 @@ STATES = {
     "expired": types_pb2.STATE_EXPIRED,
 }
 
-_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
-
 
 def identifier(value: object, field: str) -> str:
-    """An id or a task's name: 1-64 characters of A-Z a-z 0-9 . _ : -"""
-    if isinstance(value, str) and _ID.fullmatch(value):
+    """An id or a task's name (`limits.ID_RULE`)."""
+    if isinstance(value, str) and ID_PATTERN.fullmatch(value):
         return value
-    _refuse(field, "1-64 characters of A-Z a-z 0-9 . _ : -", value)
+    _refuse(field, ID_RULE, value)
 
 
 def new_or(id: str | None, field: str = "id") -> str:
@@ -72,7 +75,7 @@ def seconds_or_zero(value: object, field: str) -> float:
     return 0.0 if value == 0 else seconds(value, field)
 
 
-def size(value: int | str, field: str, limit_bytes: int | None = None) -> int:
+def size(value: int | str, field: str, limit_bytes: int = SIZE_BYTES_MAX) -> int:
     """Bytes above 0, from an int or from text such as 512Mi."""
     try:
         size_bytes = parse_size(value)
@@ -80,8 +83,8 @@ def size(value: int | str, field: str, limit_bytes: int | None = None) -> int:
         raise InvalidRequest(f"{field}: {error}", field=field) from None
     if size_bytes == 0:
         _refuse(field, "a size above 0, such as 512Mi", value)
-    if limit_bytes is not None and size_bytes > limit_bytes:
-        _refuse(field, f"at most {limit_bytes >> 20}Mi", value)
+    if size_bytes > limit_bytes:
+        _refuse(field, f"at most {format_size(limit_bytes)}", value)
     return size_bytes
 
 
@@ -91,7 +94,7 @@ def _size_or_default(value: int | str | None, field: str) -> int:
 
 
 def file_mode(mode: int) -> int:
-    return _integer(mode, "mode", 0, 0o7777)
+    return _integer(mode, "mode", 0, FILE_MODE_MAX)
 
 
 def state(name: str) -> types_pb2.State:
@@ -133,7 +136,7 @@ def trajectory(
         image=_text(image, "image"),
         group=_text(group, "group"),
         step=_step(step),
-        priority=_integer(priority, "priority", -1_000_000, 1_000_000),
+        priority=_integer(priority, "priority", -PRIORITY_MAX, PRIORITY_MAX),
         labels=_texts(labels, "labels"),
         memory_bytes=_size_or_default(memory, "memory"),
         disk_bytes=_size_or_default(disk, "disk"),
@@ -143,7 +146,7 @@ def trajectory(
         workdir=_text(workdir, "workdir"),
         env=_texts(env, "env"),
         shell=_words(shell or (), "shell"),
-        concurrency=_integer(concurrency, "concurrency", 1, 256),
+        concurrency=_integer(concurrency, "concurrency", 1, CONCURRENCY_MAX),
         ttl_s=None if ttl is None else seconds(ttl, "ttl"),
     )
 
@@ -153,21 +156,20 @@ def action(
     id: str | None,
     task: str,
     trajectory: str = "",
-    group: str = "",
-    step: int | None = None,
     priority: int = 0,
     labels: Mapping[str, str],
     timeout: float | None = None,
     deadline: float | None = None,
 ) -> types_pb2.ActionSpec:
-    """What all kinds of actions share; `exec_into`, `call_into` and `permit_into` add the rest."""
+    """What all kinds of actions share; `exec_into`, `call_into` and `permit_into` add the rest.
+
+    What an action has from its trajectory (group, step, more labels) the server adds.
+    """
     return types_pb2.ActionSpec(
         id=new_or(id),
         task=task,
         trajectory=trajectory,
-        group=group,
-        step=step,
-        priority=_integer(priority, "priority", -1_000_000, 1_000_000),
+        priority=_integer(priority, "priority", -PRIORITY_MAX, PRIORITY_MAX),
         labels=_texts(labels, "labels"),
         timeout_s=0.0 if timeout is None else seconds(timeout, "timeout"),
         deadline_s=None if deadline is None else seconds(deadline, "deadline"),
@@ -241,7 +243,7 @@ def call_into(
         if not any(name.lower() == "content-type" for name in all_headers):
             all_headers["Content-Type"] = "application/json"
     spec.call.quota = _quota(quota)
-    spec.call.amount = _integer(amount, "amount", 1, 1 << 40)
+    spec.call.amount = _integer(amount, "amount", 1, QUOTA_AMOUNT_MAX)
     spec.call.url = _text(url, "url")
     spec.call.method = _text(method, "method")
     spec.call.headers.update(all_headers)
@@ -252,7 +254,7 @@ def call_into(
 def permit_into(spec: types_pb2.ActionSpec, quota: str, amount: int) -> None:
     """Make it a permit of a quota."""
     spec.permit.quota = _quota(quota)
-    spec.permit.amount = _integer(amount, "amount", 1, 1 << 40)
+    spec.permit.amount = _integer(amount, "amount", 1, QUOTA_AMOUNT_MAX)
 
 
 def _amounts(cores: Cores) -> types_pb2.Amounts:
@@ -302,7 +304,7 @@ def _quota(name: str) -> str:
 
 
 def _step(step: int | None) -> int | None:
-    return None if step is None else _integer(step, "step", 0, 1 << 53)
+    return None if step is None else _integer(step, "step", 0, STEP_MAX)
 
 
 def _words(words: Sequence[str], field: str) -> list[str]:

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
 from ..errors import InvalidRequest
+from ..limits import FILE_MODE_DEFAULT, TIMEOUT_S_DEFAULT
 from .aio import OWN, AsyncClient, TaskFilter
 from .background import background
 from .cluster import ClusterStatus
@@ -190,7 +191,7 @@ class Client:
         headers: Mapping[str, str] | None = None,
         json: Any = None,
         amount: int = 1,
-        timeout: float = 60.0,
+        timeout: float = TIMEOUT_S_DEFAULT,
     ) -> CallResult:
         """An HTTP request by the server under a quota. See `AsyncClient.call`."""
         return _wait(
@@ -283,7 +284,7 @@ class Trajectory:
         command: Command,
         *,
         cores: Cores = 1,
-        timeout: float = 60.0,
+        timeout: float = TIMEOUT_S_DEFAULT,
         deadline: float | None = None,
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
@@ -332,7 +333,7 @@ class Trajectory:
         """A whole file as UTF-8. Raises FileError, UnicodeDecodeError."""
         return _wait(self._aio.read_text(path))
 
-    def write_file(self, path: str, data: str | bytes, *, mode: int = 0o644) -> None:
+    def write_file(self, path: str, data: str | bytes, *, mode: int = FILE_MODE_DEFAULT) -> None:
         """Write a whole file at once, making missing folders. Raises FileError."""
         _wait(self._aio.write_file(path, data, mode=mode))
 

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ..errors import Expired, Lost, TangramError, TrajectoryClosed
+from ..limits import FILE_MODE_DEFAULT, TIMEOUT_S_DEFAULT
 from ..v1 import trajectories_pb2 as pb
 from . import requests
 from .connection import tell
@@ -108,7 +109,7 @@ class AsyncTrajectory:
         command: Command,
         *,
         cores: Cores = 1,
-        timeout: float = 60.0,  # noqa: ASYNC109 - the run's limit, kept by the server
+        timeout: float = TIMEOUT_S_DEFAULT,  # noqa: ASYNC109 - the run's limit, kept by the server
         deadline: float | None = None,
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
@@ -139,10 +140,8 @@ class AsyncTrajectory:
             id=id,
             task=self._client.task,
             trajectory=self.id,
-            group=self._spec.group,
-            step=self._spec.step if self._spec.HasField("step") else None,
             priority=priority or 0,
-            labels={**self._spec.labels, **(labels or {})},
+            labels=labels or {},
             timeout=timeout,
             deadline=deadline,
         )
@@ -173,7 +172,9 @@ class AsyncTrajectory:
         """A whole file as UTF-8. Raises FileError, UnicodeDecodeError."""
         return (await self.read_file(path)).decode()
 
-    async def write_file(self, path: str, data: str | bytes, *, mode: int = 0o644) -> None:
+    async def write_file(
+        self, path: str, data: str | bytes, *, mode: int = FILE_MODE_DEFAULT
+    ) -> None:
         """Write a whole file at once, making missing folders. Raises FileError."""
         requests.file_mode(mode)
         content = data.encode() if isinstance(data, str) else data

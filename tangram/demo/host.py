@@ -12,7 +12,7 @@ from typing import IO
 
 from ..errors import InfraError
 
-CORES_MAX = 4
+DEMO_CORES_MAX = 4
 """The demo takes no more: its problems are many small commands, and what is to be seen is how
 trajectories share cores that are fewer than they are."""
 START_TIMEOUT_S = 30.0
@@ -27,8 +27,8 @@ class ServerFailed(Exception):
 
 
 def usable_cores() -> list[int]:
-    """The core ids that the demo's server manages: the first CORES_MAX this process may use."""
-    return sorted(os.sched_getaffinity(0))[:CORES_MAX]
+    """The core ids that the demo's server manages: the first DEMO_CORES_MAX this process may use."""
+    return sorted(os.sched_getaffinity(0))[:DEMO_CORES_MAX]
 
 
 @asynccontextmanager

@@ -11,26 +11,16 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ..client.results import Timing
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """One action's completion time in seconds; the four parts add up to `act`."""
-
-    queue: float
-    prepare: float
-    run: float
-    overhead: float
-    act: float
-
-
-PART_NAMES = tuple(part.name for part in fields(Parts))
+PART_NAMES = tuple(part.name for part in fields(Timing))
 
 
 @dataclass(frozen=True, slots=True)
 class ModeResult:
     """One pass over all the trajectories."""
 
-    samples: tuple[Parts, ...]
+    samples: tuple[Timing, ...]
     right: int
     verdicts: int
     wrong: tuple[str, ...]

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from ..client import AsyncClient, AsyncTrajectory
-from .report import ModeResult, Parts
+from ..client.results import Timing
+from .report import ModeResult
 from .workload import Episode, Step
 
 MEMORY_BYTES = 128 << 20
@@ -28,7 +29,7 @@ CLOSED_TIMEOUT_S = 10.0
 CLOSED_POLL_S = 0.05
 
 
-NOTHING = Parts(0.0, 0.0, 0.0, 0.0, 0.0)
+NOTHING = Timing(0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 class SomethingLeft(Exception):
@@ -47,7 +48,7 @@ class Pass:
         self._client = client
         self._slots = asyncio.Semaphore(open_at_once)
         self._on_action = on_action
-        self._samples: list[Parts] = []
+        self._samples: list[Timing] = []
         self._wrong: list[str] = []
         self._held_s = 0.0
         self._started = 0.0
@@ -88,7 +89,7 @@ class Pass:
                 for name, content in episode.files.items():
                     await sandbox.write_file(f"/workspace/{name}", content)
                 written = time.monotonic()
-                before = Parts(
+                before = Timing(
                     queue=entered - self._started,
                     prepare=prepared - entered,
                     run=0.0,
@@ -106,12 +107,12 @@ class Pass:
         if problems:
             self._wrong.append(f"{episode.name}: {'; '.join(problems)}")
 
-    async def _action(self, sandbox: AsyncTrajectory, step: Step, before: Parts) -> str:
+    async def _action(self, sandbox: AsyncTrajectory, step: Step, before: Timing) -> str:
         """Run one step and keep its sample; returns what is wrong with it, or nothing."""
         result = await sandbox.exec(step.command, timeout=ACTION_TIMEOUT_S)
         timing = result.timing
         self._samples.append(
-            Parts(
+            Timing(
                 queue=before.queue + timing.queue,
                 prepare=before.prepare + timing.prepare,
                 run=timing.run,

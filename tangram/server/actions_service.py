@@ -12,6 +12,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import suppress
 
 from ..errors import InvalidRequest, NotFound
+from ..limits import PAGE_ACTIONS_MAX, SIZE_BYTES_MAX
 from ..managers.base import Stream
 from ..scheduler import State
 from ..v1 import actions_pb2, types_pb2
@@ -21,7 +22,7 @@ from .answers import action_message, error_message, explanation_message, output_
 from .convert import action_request, domain_state
 from .dispatcher import Dispatcher
 from .records import ActionRecord
-from .service import CallDeadline, Context, check_version, method, public_error
+from .service import CallDeadline, Context, method, public_error
 
 STREAM_IN_FLIGHT_MAX = 4096
 """Actions of one RunMany stream at a time: beyond it the stream is not read, and the client waits."""
@@ -30,7 +31,6 @@ OUTPUT_CHUNK_BYTES = 256 << 10
 """Of one message of Output: small enough to be live, large enough to be cheap."""
 
 PAGE_SIZE_DEFAULT = 100
-PAGE_SIZE_MAX = 1000
 
 PAGE_BYTES_MAX = 4 << 20
 """Of one page of List, which ends early: actions with many labels would not fit in one message."""
@@ -50,7 +50,6 @@ class ActionsService(ActionsServicer):
     async def Run(
         self, request: actions_pb2.RunRequest, context: Context
     ) -> actions_pb2.RunResponse:
-        check_version(context)
         deadline = CallDeadline(context)
         in_flight: set[str] = set()
         try:
@@ -64,7 +63,6 @@ class ActionsService(ActionsServicer):
     async def RunMany(
         self, requests: AsyncIterator[actions_pb2.RunRequest], context: Context
     ) -> None:
-        check_version(context)
         deadline = CallDeadline(context)
         stream = _RunManyStream(self)
         try:
@@ -77,7 +75,6 @@ class ActionsService(ActionsServicer):
     async def Submit(
         self, request: actions_pb2.SubmitRequest, context: Context
     ) -> actions_pb2.SubmitResponse:
-        check_version(context)
         record = await self._submit(request.action)
         return actions_pb2.SubmitResponse(action=self.answer(record))
 
@@ -126,7 +123,7 @@ class ActionsService(ActionsServicer):
     async def List(
         self, request: actions_pb2.ListRequest, context: Context
     ) -> actions_pb2.ListResponse:
-        size = validate.integer(request.page_size, "page_size", 0, PAGE_SIZE_MAX)
+        size = validate.integer(request.page_size, "page_size", 0, PAGE_ACTIONS_MAX)
         size = size or PAGE_SIZE_DEFAULT
         states = {domain_state(state) for state in request.states}
         records = _after(self._dispatcher.records(), request.page_token)
@@ -175,7 +172,6 @@ class ActionsService(ActionsServicer):
     async def Acquire(
         self, request: actions_pb2.AcquireRequest, context: Context
     ) -> actions_pb2.AcquireResponse:
-        check_version(context)
         if request.action.WhichOneof("body") != "permit":
             raise InvalidRequest(
                 "body must be a permit: Run takes exec and call", field="action.permit"
@@ -309,7 +305,7 @@ async def _write_output(record: ActionRecord, offsets: dict[Stream, int], contex
 
 
 def _offset(value: int, field: str) -> int:
-    return validate.integer(value, field, 0, validate.SIZE_BYTES_MAX, "bytes")
+    return validate.integer(value, field, 0, SIZE_BYTES_MAX, "bytes")
 
 
 def _matches(

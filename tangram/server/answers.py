@@ -10,6 +10,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import TangramError
+from ..limits import MESSAGE_BYTES_MAX
 from ..managers.base import FileInfo, Outcome, Stream
 from ..scheduler import State
 from ..v1 import actions_pb2, cluster_pb2, trajectories_pb2, types_pb2
@@ -24,7 +25,7 @@ from .records import (
 )
 from .trajectories import loss_of
 
-ANSWER_OUTPUT_BYTES_MAX = 15 << 20
+ANSWER_OUTPUT_BYTES_MAX = MESSAGE_BYTES_MAX - (1 << 20)
 """Both streams in one answer, below the message limit; `Output` has all that is kept."""
 
 

@@ -23,6 +23,7 @@ from grpc_reflection.v1alpha import reflection
 
 from ..config import ServerConfig
 from ..errors import FailedPrecondition, TangramError
+from ..limits import KEEPALIVE_MS, MESSAGE_BYTES_MAX
 from ..managers.base import Manager, QuotaHost
 from ..managers.errors import ManagerError
 from ..managers.opening import open_cpu_manager, open_quota_manager
@@ -37,14 +38,10 @@ from .failures import from_manager
 from .folders import StateFolder, runtime_folder
 from .http import HttpServer
 from .metrics import Metrics
-from .service import MESSAGE_BYTES_MAX
 from .trajectories_service import TrajectoriesService
 
 STREAMS_MAX = 100_000
 """Calls at a time on one connection: as many as actions may be in flight."""
-
-KEEPALIVE_MS = 30_000
-"""A connection that is silent for so long is asked for a sign of life; half-open ones are found."""
 
 STOP_GRACE_S = 1.0
 """For answers on their way when all actions have ended."""

@@ -9,6 +9,15 @@ from __future__ import annotations
 from hashlib import blake2b
 
 from ..errors import InvalidRequest
+from ..limits import (
+    CONCURRENCY_MAX,
+    CORES_MAX,
+    OUTPUT_BYTES_MAX,
+    PRIORITY_MAX,
+    QUOTA_AMOUNT_MAX,
+    STEP_MAX,
+    TIMEOUT_S_DEFAULT,
+)
 from ..managers.base import CallSpec, ExecSpec, Payload, SandboxSpec
 from ..managers.base import PermitSpec as Permit
 from ..scheduler import Action, Amounts, Demand, Profile, State, Trajectory
@@ -20,9 +29,6 @@ from .signatures import SIGNATURE_CHARACTERS_MAX, signature_of
 
 SUMMARY_CHARACTERS_MAX = 120
 """One line of `status` and `top`."""
-
-DEFAULT_TIMEOUT_S = 60.0
-"""Of an exec or a call whose timeout is not set, as in the SDK."""
 
 REQUEST_OVERHEAD_BYTES = 2048
 """What a queued action takes beside its own bytes: its records and its place in queues."""
@@ -108,9 +114,7 @@ def trajectory_request(spec: trajectories_pb2.TrajectorySpec) -> TrajectoryReque
             id=identifier,
             task=task,
             reserve={MEMORY: memory} if memory else EMPTY,
-            concurrency=validate.integer(
-                spec.concurrency or 1, "concurrency", 1, validate.CONCURRENCY_MAX
-            ),
+            concurrency=validate.integer(spec.concurrency or 1, "concurrency", 1, CONCURRENCY_MAX),
             priority=_priority(spec.priority),
             group=validate.text(spec.group, "group"),
             step=_step(spec),
@@ -155,8 +159,8 @@ def _cores(message: types_pb2.Amounts) -> Amounts | None:
     if not values:
         if not low and not high:
             return None
-        validate.integer(low, "cores.min", 1, validate.CORES_MAX)
-        validate.integer(high, "cores.max", low, validate.CORES_MAX)
+        validate.integer(low, "cores.min", 1, CORES_MAX)
+        validate.integer(high, "cores.max", low, CORES_MAX)
         return Amounts.between(low, high)
     if low or high:
         raise InvalidRequest("cores has values and a range: give one of them", field="cores")
@@ -167,7 +171,7 @@ def _cores(message: types_pb2.Amounts) -> Amounts | None:
             field="cores.values",
         )
     for value in values:
-        validate.integer(value, "cores.values", 1, validate.CORES_MAX)
+        validate.integer(value, "cores.values", 1, CORES_MAX)
     return Amounts.among(tuple(values))
 
 
@@ -193,7 +197,7 @@ def _exec(message: types_pb2.Exec, substitute_cores: bool, output_limit_bytes: i
     if message.ByteSize() - len(message.stdin) > validate.ARGUMENT_BYTES_MAX:
         validate.command_size(argv or (shell_command,), env, "exec")
     limit = validate.integer(
-        message.max_output_bytes, "exec.max_output_bytes", 0, validate.OUTPUT_BYTES_MAX, "bytes"
+        message.max_output_bytes, "exec.max_output_bytes", 0, OUTPUT_BYTES_MAX, "bytes"
     )
     return ExecSpec(
         argv=argv,
@@ -225,7 +229,7 @@ def _quota_demand(quota: str, amount: int, body: str) -> Demand:
     if not quota:
         raise InvalidRequest(f"{body}.quota is missing: name one", field=f"{body}.quota")
     validate.text(quota, f"{body}.quota")
-    validate.integer(amount, f"{body}.amount", 1, validate.QUOTA_AMOUNT_MAX)
+    validate.integer(amount, f"{body}.amount", 1, QUOTA_AMOUNT_MAX)
     return Demand(cluster={f"{QUOTA_PREFIX}{quota}": Amounts.exactly(amount)})
 
 
@@ -240,20 +244,19 @@ def _profile(message: types_pb2.Profile) -> Profile:
             field="profile.elasticity",
         )
     for units, efficiency in message.elasticity.items():
-        validate.integer(units, "profile.elasticity", 1, validate.CORES_MAX, "units")
+        validate.integer(units, "profile.elasticity", 1, CORES_MAX, "units")
         validate.fraction(efficiency, f"profile.elasticity[{units}]")
     return Profile(duration_s, dict(message.elasticity) or EMPTY)
 
 
 def _priority(priority: int) -> int:
-    limit = validate.PRIORITY_MAX
-    return validate.integer(priority, "priority", -limit, limit)
+    return validate.integer(priority, "priority", -PRIORITY_MAX, PRIORITY_MAX)
 
 
 def _step(spec: types_pb2.ActionSpec | trajectories_pb2.TrajectorySpec) -> int | None:
     if not spec.HasField("step"):
         return None
-    return validate.integer(spec.step, "step", 0, validate.STEP_MAX)
+    return validate.integer(spec.step, "step", 0, STEP_MAX)
 
 
 def _timeout_s(timeout_s: float, body: str) -> float | None:
@@ -267,7 +270,7 @@ def _timeout_s(timeout_s: float, body: str) -> float | None:
             )
         return None
     if timeout_s == 0:
-        return DEFAULT_TIMEOUT_S
+        return TIMEOUT_S_DEFAULT
     return validate.seconds(timeout_s, "timeout_s")
 
 

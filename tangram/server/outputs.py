@@ -15,12 +15,10 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..limits import OUTPUT_BYTES_MAX
 from ..managers.base import Stream
 
 log = logging.getLogger(__name__)
-
-STREAM_BYTES_MAX = 8 << 20
-"""Most that is kept of one stream, whatever the request says."""
 
 _SUFFIX = ".out"
 
@@ -98,7 +96,7 @@ class OutputStore:
 
     def __init__(self, limit_bytes: int) -> None:
         """Keeps `limit_bytes` of each stream: half from the head, half from the tail."""
-        limit = min(limit_bytes, STREAM_BYTES_MAX)
+        limit = min(limit_bytes, OUTPUT_BYTES_MAX)
         self._kept = {stream: _Kept(limit) for stream in Stream}
         self._spilled: Path | None = None
         self._index: dict[Stream, list[tuple[int, int, int]]] = {}

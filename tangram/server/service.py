@@ -1,4 +1,4 @@
-"""What all gRPC methods share: how errors leave, how versions are compared, how services are added.
+"""What all gRPC methods share: how errors leave, where versions are compared.
 
 Methods themselves stand in `actions_service`, `trajectories_service` and `cluster_service`: each
 checks, converts and calls the dispatcher, and decides nothing.
@@ -15,23 +15,18 @@ from typing import Any, TypeVar
 import grpc
 from grpc.aio import ServicerContext
 
-from .. import __version__
-from ..errors import ERROR_METADATA_KEY, FailedPrecondition, Internal, InvalidRequest, TangramError
+from .. import __version__, versions
+from ..errors import ERROR_METADATA_KEY, Internal, TangramError
 from ..errors import status_name as status_name_of
 from ..managers.errors import ManagerError
+from ..versions import CLIENT_VERSION_KEY, SERVER_VERSION_KEY
 from .answers import error_message
 from .failures import from_manager
 
 log = logging.getLogger(__name__)
 
-MESSAGE_BYTES_MAX = 16 << 20
-"""Of one message, either way: room for the output of an action, no room for whole data sets."""
-
 STATUS_DETAILS_BYTES_MAX = 4096
 """Of a refusal's sentence: it travels in HTTP/2 headers, of which a peer takes 8 KiB or so."""
-
-CLIENT_VERSION_KEY = "tangram-client-version"
-"""Metadata in which a client names its version; absent is taken as compatible."""
 
 Context = ServicerContext[Any, Any]
 
@@ -43,7 +38,8 @@ _Answer = TypeVar("_Answer")
 def method(
     handler: Callable[[_Service, _Request, Context], Awaitable[_Answer]],
 ) -> Callable[[_Service, _Request, Context], Awaitable[_Answer]]:
-    """Every gRPC method, unary or streaming: what it raises becomes a status with our details.
+    """Every gRPC method, unary or streaming: versions are compared first, and what it raises
+    becomes a status with our details.
 
     Streaming methods write through the context, so that their end is the end of one coroutine.
     """
@@ -51,6 +47,8 @@ def method(
     @functools.wraps(handler)
     async def call(service: _Service, request: _Request, context: Context) -> _Answer:
         try:
+            if _check_version(context):
+                await context.send_initial_metadata(((SERVER_VERSION_KEY, __version__),))
             return await handler(service, request, context)
         except Exception as error:
             await _refuse(context, public_error(error))
@@ -81,42 +79,19 @@ async def _refuse(context: Context, error: TangramError) -> None:
     )
 
 
-def check_version(context: Context) -> None:
-    """Refuse a client more than one minor version apart. Cheap: most calls hit the cache.
+def _check_version(context: Context) -> bool:
+    """Refuse a client that is too far apart. Returns whether it asks for our version.
 
-    Raises FailedPrecondition that says which side to upgrade.
+    Raises FailedPrecondition, InvalidRequest.
     """
+    asked = False
     for key, value in context.invocation_metadata() or ():
         if key == CLIENT_VERSION_KEY:
-            refusal = _version_refusal(value if isinstance(value, str) else value.decode())
-            if refusal is not None:
-                raise refusal
-            return
-
-
-@functools.lru_cache(maxsize=64)
-def _version_refusal(client: str) -> TangramError | None:
-    try:
-        client_major, client_minor = _major_minor(client)
-    except ValueError:
-        return InvalidRequest(
-            f"{CLIENT_VERSION_KEY} must be a version such as {__version__}, not {client[:40]!r}",
-            field=CLIENT_VERSION_KEY,
-        )
-    major, minor = _major_minor(__version__)
-    if client_major == major and abs(client_minor - minor) <= 1:
-        return None
-    older = "client" if (client_major, client_minor) < (major, minor) else "server"
-    return FailedPrecondition(
-        f"the client is version {client}, the server {__version__}: they work one minor version "
-        f"apart; upgrade the {older}",
-        field=CLIENT_VERSION_KEY,
-    )
-
-
-def _major_minor(version: str) -> tuple[int, int]:
-    major, minor = version.split(".")[:2]
-    return int(major), int(minor)
+            client = value if isinstance(value, str) else value.decode()
+            versions.check(client, __version__, key)
+        elif key == SERVER_VERSION_KEY:
+            asked = True
+    return asked
 
 
 class CallDeadline:

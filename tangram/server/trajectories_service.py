@@ -5,19 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from ..errors import InvalidRequest
+from ..limits import FILE_CHUNK_BYTES, FILE_MODE_DEFAULT, FILE_MODE_MAX, SIZE_BYTES_MAX
 from ..v1 import trajectories_pb2 as pb
 from ..v1.trajectories_pb2_grpc import TrajectoriesServicer
 from . import validate
 from .answers import file_message, trajectory_message
 from .convert import trajectory_request
 from .dispatcher import Dispatcher
-from .service import Context, check_version, method
-
-FILE_CHUNK_BYTES = 1 << 20
-"""Of a file on its way into a sandbox, whatever the size of the client's messages."""
-
-FILE_MODE_DEFAULT = 0o644
-FILE_MODE_MAX = 0o7777
+from .service import Context, method
 
 
 class TrajectoriesService(TrajectoriesServicer):
@@ -30,7 +25,6 @@ class TrajectoriesService(TrajectoriesServicer):
 
     @method
     async def Open(self, request: pb.OpenRequest, context: Context) -> pb.OpenResponse:
-        check_version(context)
         record = await self._dispatcher.open_trajectory(trajectory_request(request.trajectory))
         return pb.OpenResponse(trajectory=trajectory_message(record))
 
@@ -63,8 +57,8 @@ class TrajectoriesService(TrajectoriesServicer):
     async def ReadFile(self, request: pb.ReadFileRequest, context: Context) -> None:
         trajectory = validate.identifier(request.trajectory, "trajectory")
         path = _file_path(request.path)
-        offset = validate.integer(request.offset, "offset", 0, validate.SIZE_BYTES_MAX, "bytes")
-        limit = validate.integer(request.limit, "limit", 0, validate.SIZE_BYTES_MAX, "bytes")
+        offset = validate.integer(request.offset, "offset", 0, SIZE_BYTES_MAX, "bytes")
+        limit = validate.integer(request.limit, "limit", 0, SIZE_BYTES_MAX, "bytes")
         host = await self._dispatcher.sandbox_host(trajectory)
         chunks = host.read_file(trajectory, path, offset, limit)
         try:
@@ -119,6 +113,7 @@ def _file_path(path: str) -> str:
 async def _chunks(
     first: pb.WriteFileRequest, rest: AsyncIterator[pb.WriteFileRequest]
 ) -> AsyncGenerator[bytes, None]:
+    # A client's messages may be larger than what a manager is handed at a time.
     for start in range(0, len(first.data), FILE_CHUNK_BYTES):
         yield first.data[start : start + FILE_CHUNK_BYTES]
     async for request in rest:

@@ -1,6 +1,6 @@
-"""Checks of what clients send: every limit of the wire, each with a sentence that says what is right.
+"""Checks of what clients send, each with a sentence that says what is right.
 
-Only pure checks of numbers and text live here. Each raises InvalidRequest with the field's path and
+Only pure checks of numbers and text live here, with the limits that only the server knows. Each raises InvalidRequest with the field's path and
 returns the checked value; what a value means is decided in `convert` and behind it.
 """
 
@@ -12,23 +12,23 @@ from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
 from ..errors import InvalidRequest, TooLarge
+from ..limits import (
+    ID_CHARACTERS_MAX,
+    ID_PATTERN,
+    ID_RULE,
+    SIZE_BYTES_MAX,
+    STDIN_BYTES_MAX,
+    TIME_S_MAX,
+)
 
-ID_CHARACTERS_MAX = 64
-SIZE_BYTES_MAX = 1 << 50
-"""A pebibyte: beyond any node's memory or disk, and still exact in a float."""
-CORES_MAX = 65_536
-"""More than any machine has; a typo in a bytes-for-cores mix-up lands above it."""
 AMOUNT_VALUES_MAX = 1024
 """Entries of a set of amounts or of an elasticity table: the scheduler walks them per pass."""
-QUOTA_AMOUNT_MAX = 1 << 40
-TIME_S_MAX = 30 * 24 * 3600.0
-"""30 days: nobody waits longer for one action; larger values are milliseconds by mistake."""
-PRIORITY_MAX = 1_000_000
-"""Either sign; the sum of an action's and its trajectory's stays a 32-bit integer."""
-STEP_MAX = 1 << 53
 LABELS_MAX = 64
+"""Of one action: they are copied to each and shown together."""
 LABEL_KEY_CHARACTERS_MAX = 128
+"""A name, with a prefix such as a company's domain."""
 LABEL_VALUE_CHARACTERS_MAX = 1024
+"""A sentence or a path; what is longer is data, and belongs in a file."""
 TEXT_CHARACTERS_MAX = 256
 """Of a group, an image, a user: names that are shown and compared."""
 PATH_BYTES_MAX = 4095
@@ -37,17 +37,15 @@ ARGUMENT_BYTES_MAX = 131_071
 """Linux' MAX_ARG_STRLEN without the final NUL: one argument or variable of a command."""
 COMMAND_BYTES_MAX = 1_900_000
 """Arguments and environment together, below Linux' 2 MiB with room for the sandbox's own."""
-STDIN_BYTES_MAX = 2 << 20
-"""Of one command: it reaches the sandbox in one message together with arguments and environment."""
-OUTPUT_BYTES_MAX = 8 << 20
-"""Kept of stdout and of stderr each: both travel in one message."""
-CONCURRENCY_MAX = 256
 SHELL_WORDS_MAX = 16
+"""Of a trajectory's shell, which is a program with a few options."""
 HEADERS_MAX = 128
+"""Of one HTTP request: servers commonly take a hundred."""
 HEADER_BYTES_MAX = 16_384
+"""Of one header's value: a long token fits, and servers commonly take no more."""
 URL_CHARACTERS_MAX = 8192
+"""What servers commonly take in a request's first line."""
 
-_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,254}")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,31}(:[A-Za-z0-9_][A-Za-z0-9._-]{0,31})?")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
@@ -55,18 +53,14 @@ _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
 def identifier(value: str, field: str) -> str:
-    """An id that a client may choose: 1-64 characters of [A-Za-z0-9._:-]."""
-    if _ID.fullmatch(value):
+    """An id that a client may choose (`limits.ID_RULE`)."""
+    if ID_PATTERN.fullmatch(value):
         return value
     if not value:
         raise InvalidRequest(
             f"{field} is missing: give an id of 1-{ID_CHARACTERS_MAX} characters", field=field
         )
-    raise InvalidRequest(
-        f"{field} {_shown(value)} is not an id: use 1-{ID_CHARACTERS_MAX} characters of "
-        "A-Z a-z 0-9 . _ : -",
-        field=field,
-    )
+    raise InvalidRequest(f"{field} {_shown(value)} is not an id: use {ID_RULE}", field=field)
 
 
 def task_name(value: str) -> str:

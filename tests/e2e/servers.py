@@ -81,11 +81,17 @@ class ServerProcess:
 
     def processes(self) -> list[int]:
         """All of its sandboxes, as this machine sees them."""
-        mark = f"/tangram-{self.port}/"
+        # By their control group, or where none may be written by what is mounted in them: the end
+        # of the path, since a mount names its source within its own file system.
+        group, source = f"/tangram-{self.port}/", "/".join(self.state.parts[-4:]) + "/"
         found = []
         for process in psutil.process_iter():
+            place = Path(f"/proc/{process.pid}")
             try:
-                if mark in Path(f"/proc/{process.pid}/cgroup").read_text():
+                if (
+                    group in (place / "cgroup").read_text()
+                    or source in (place / "mountinfo").read_text()
+                ):
                     found.append(process.pid)
             except OSError:
                 continue

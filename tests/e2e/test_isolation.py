@@ -329,12 +329,12 @@ async def test_too_many_processes_are_the_commands_own_outcome(
 async def test_too_much_memory_is_the_commands_own_outcome(
     client: AsyncClient, trajectory: AsyncTrajectory
 ) -> None:
-    if (await client.status()).nodes[0].limits["memory"] != "hard":
-        pytest.skip("memory is not limited hard on this machine")
-    program = "kept = []\nwhile True: kept.append(bytearray(1 << 20))"
+    program = "import time\nkept = []\nwhile True: kept.append(b'x' * (1 << 20)); time.sleep(0.01)"
     result = await trajectory.exec(["python3", "-c", program], timeout=20)
     assert (result.outcome, result.exit_code) == ("out_of_memory", -9)
-    assert result.usage.peak_memory <= 96 << 20
+    # A kernel that enforces the limit stops it there, a watch soon after.
+    hard = (await client.status()).nodes[0].limits["memory"] == "hard"
+    assert result.usage.peak_memory <= (96 if hard else 2 * 96) << 20
     assert (await trajectory.exec("echo served")).stdout == "served\n"
 
 

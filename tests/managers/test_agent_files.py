@@ -14,7 +14,7 @@ from tangram.managers.cpu.sandbox.agent import files, transfers, wire
 from tangram.managers.cpu.sandbox.channel import Channel
 from tangram.managers.cpu.sandbox.listener import AgentListener
 from tangram.managers.errors import FileProblem, SandboxDied
-from tests.managers.agents import DEADLINE_S, Running, eventually, needs_root, open_folder, running
+from tests.managers.agents import DEADLINE_S, Running, eventually, open_folder, running
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ async def test_an_aborted_write_leaves_the_old_file_and_nothing_else(child: Runn
 
     with pytest.raises(RuntimeError, match="the source broke"):
         await child.channel.write_file("file", 0o644, failing())
-    await child.channel.ping()
+    await child.channel.stat("file")  # The agent has seen the end of the write.
     assert [path.name for path in child.folder.iterdir()] == ["file"]
     assert (child.folder / "file").read_text() == "old"
 
@@ -174,7 +174,7 @@ async def test_a_huge_folder_is_refused_with_what_would_be_right(child: Running)
     assert caught.value.code == "EOVERFLOW"
 
 
-@needs_root
+@pytest.mark.root
 async def test_file_calls_are_the_default_users(folder: Path) -> None:
     secret = folder / "secret"
     secret.write_text("for root alone")

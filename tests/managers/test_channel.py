@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,7 @@ from tangram.managers.cpu.sandbox.listener import AgentListener
 from tangram.managers.cpu.sandbox.messages import AgentResult
 from tangram.managers.errors import FileProblem, PermanentError, SandboxClosed, SandboxDied
 
-HELLO: dict[str, object] = {
-    "protocol": list(wire.PROTOCOL),
-    "version": "1.2.3",
-    "pid": 1,
-    "python": "3.11.0",
-    "prctl": True,
-    "running": ["a"],
-    "finished": ["b"],
-}
+HELLO: dict[str, object] = {"protocol": list(wire.PROTOCOL)}
 RESULT: dict[str, object] = {
     "action": "a",
     "token": 7,
@@ -108,9 +100,11 @@ def run(
     spec: ExecSpec,
     output: Output | None = None,
     cores: tuple[int, ...] | None = None,
+    sweeps: Callable[[AgentResult], bool] = lambda result: False,
 ) -> asyncio.Task[AgentResult]:
+    sink = output or Output()
     call = channel.exec(
-        "a", 7, spec, cores=cores, affinity=cores, timeout_s=1.5, output=output or Output()
+        *("a", 7, spec), cores=cores, affinity=cores, timeout_s=1.5, output=sink, sweeps=sweeps
     )
     return asyncio.create_task(call)
 
@@ -219,8 +213,8 @@ async def test_what_no_process_can_be_given_is_refused_before_it_is_sent(
     channel, agent = pair
     with pytest.raises(PermanentError, match=said):
         await run(channel, spec)
-    agent.send("reply", id=1)
-    await channel.ping()
+    agent.send("reply", id=1, entries=[])
+    assert await channel.list_files("/") == []  # The first that is sent.
 
 
 async def test_a_result_with_an_old_token_is_taken_but_ends_nothing(
@@ -234,6 +228,20 @@ async def test_a_result_with_an_old_token_is_taken_but_ends_nothing(
     assert not task.done()
     agent.send("result", **RESULT)
     assert (await task).exit_code == -9
+
+
+async def test_what_a_command_left_is_killed_before_its_result_is_given_where_it_must_not_stay(
+    pair: tuple[Channel, ScriptedAgent],
+) -> None:
+    channel, agent = pair
+    task = run(channel, TRUE, sweeps=lambda result: result.exit_code == -9)
+    await agent.receive("exec")
+    agent.send("result", **RESULT)
+    asked = await agent.receive("sweep")
+    assert (asked["action"], asked["token"], task.done()) == ("a", 7, False)
+    agent.send("reply", id=asked["id"])
+    assert (await task).survivors == 2
+    assert await agent.receive("taken") == {"action": "a", "token": 7}
 
 
 async def test_kill_and_cancellation_are_sent(pair: tuple[Channel, ScriptedAgent]) -> None:
@@ -254,7 +262,7 @@ async def test_the_end_of_the_agent_ends_every_call_and_is_told_once(
     channel, agent = pair
     task = run(channel, TRUE)
     await agent.receive("exec")
-    calls = [task, asyncio.create_task(channel.stat("/")), asyncio.create_task(channel.ping())]
+    calls = [task, asyncio.create_task(channel.stat("/")), asyncio.create_task(channel.stat("/a"))]
     await agent.receive("stat")
     agent.writer.close()
     for call in calls:

@@ -204,6 +204,23 @@ def test_the_sandboxs_peak_counts_only_if_this_run_raised_it() -> None:
     assert judge(ended, None, MemoryEvents(peak_bytes=20), high).peak_memory_bytes == 90
 
 
+async def test_who_dies_of_the_killing_of_another_action_is_lost_and_the_log_says_why(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    sandbox = await bench.open()
+    bomb, bystander, done = [bench.run(await bench.acquire(token)) for token in (1, 2, 3)]
+    await until(lambda: len(sandbox.scripted.runs) == 3)
+    sandbox.scripted.finish("a1", Outcome.TIMED_OUT, -9, reset=True)
+    sandbox.scripted.finish("a2", Outcome.FINISHED, -9, reset=True)
+    sandbox.scripted.finish("a3", Outcome.FINISHED, 3, reset=True)
+    assert (await bomb).outcome is Outcome.TIMED_OUT
+    with pytest.raises(LeaseLost, match="another action there multiplied faster"):
+        await bystander
+    assert (await done).exit_code == 3  # It had ended by itself before.
+    [warning] = [record.getMessage() for record in caplog.records]
+    assert warning.startswith("sandbox of t1: all its processes were killed, since action a1")
+
+
 async def test_a_run_above_a_soft_disk_limit_is_killed_and_says_so(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

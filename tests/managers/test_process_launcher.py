@@ -84,8 +84,8 @@ async def test_commands_run_in_a_folder_of_their_own(
     assert (await run(second, "ls; echo $SERVER_SECRET")).stdout == "\n"
     assert await first.disk_used_bytes() > 0
     held = {name for name, limit in first.limits.items() if limit == "soft"}
-    assert held == {"disk", "cores"}
-    assert {first.limits[name] for name in ("memory", "pids", "shm")} == {"none"}
+    assert held == {"memory", "disk", "cores"}
+    assert {first.limits[name] for name in ("pids", "shm")} == {"none"}
 
 
 async def test_a_command_is_bound_to_the_cores_of_its_lease(launcher: Process) -> None:

@@ -104,6 +104,7 @@ async def check() -> None:
 
     hog = await run(sandbox, "x = bytearray(1 << 30)", shell=False)
     assert "MemoryError" in hog.stderr, hog
+    await watch_memory(place)
     await run(sandbox, "mkdir -p locked/in; chmod 0 locked")
     # Last, since what it leaves takes every process that the sandbox may have.
     bomb = "import os\nfor _ in range(99):\n if os.fork() == 0: os.execvp('sleep', ['sleep', '9'])"
@@ -113,6 +114,20 @@ async def check() -> None:
     assert not left, left
     assert not processes_with(str(place))
     shutil.rmtree(place)
+
+
+async def watch_memory(place: Path) -> None:
+    from tangram.managers.config import NodeConfig
+    from tangram.managers.cpu.manager import CpuManager
+    from tests.managers.soft_memory import check_soft_memory
+
+    node = NodeConfig(
+        instance="soft", launcher="bubblewrap", state=place / "node", runtime=place / "soft"
+    )
+    manager = await CpuManager.open_node(node)
+    assert manager.describe().limits["memory"] == "soft"
+    await check_soft_memory(manager)
+    await manager.aclose()
 
 
 if __name__ == "__main__":

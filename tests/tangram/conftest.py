@@ -13,11 +13,11 @@ import pytest
 
 from tangram import errors
 from tangram.config import ServerConfig
+from tangram.limits import MESSAGE_BYTES_MAX
 from tangram.managers.config import QuotaConfig
 from tangram.managers.fake import FakeManager
 from tangram.managers.opening import open_quota_manager
 from tangram.server.app import Server
-from tangram.server.service import MESSAGE_BYTES_MAX
 from tangram.v1 import (
     actions_pb2,
     actions_pb2_grpc,

@@ -8,7 +8,8 @@ import statistics
 import pytest
 
 from tangram.cli.terminal import console
-from tangram.demo.report import ModeResult, Parts, Report, as_json, percentile, render
+from tangram.client.results import Timing
+from tangram.demo.report import ModeResult, Report, as_json, percentile, render
 from tangram.demo.workload import (
     THINK_MEAN_S,
     Expected,
@@ -105,8 +106,8 @@ def test_percentiles_are_interpolated(values: list[float], share: float, value: 
 
 def mode(scale: float, wrong: tuple[str, ...] = ()) -> ModeResult:
     samples = (
-        Parts(4 * scale, scale, scale, scale, 7 * scale),
-        Parts(0.0, 0.0, scale, 0.0, scale),
+        Timing(4 * scale, scale, scale, scale, 7 * scale),
+        Timing(0.0, 0.0, scale, 0.0, scale),
     )
     return ModeResult(
         samples=samples,

@@ -164,6 +164,15 @@ async def test_actions_carry_what_client_and_trajectory_say(
     assert action.ended and action.exit_code == 0
 
 
+async def test_whoever_uses_a_trajectory_its_actions_have_its_labels_group_and_step(
+    server: str, trajectory: AsyncTrajectory
+) -> None:
+    async with AsyncClient(server, task="job", labels={"run": "8", "mine": "1"}) as other:
+        await other.attach(trajectory.id).exec(["true"], id="theirs")
+        action = await other.get("theirs")
+    assert (action.group, action.step, action.labels) == ("g", 3, {"run": "7"})
+
+
 # Ids
 
 

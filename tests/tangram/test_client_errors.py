@@ -16,12 +16,13 @@ import grpc
 import pytest
 from google.protobuf.message import Message
 
-from tangram import __version__, errors
+from tangram import __version__, errors, versions
 from tangram.client import AsyncClient, AsyncPermit, methods
 from tangram.client.connection import OVERLOAD_RETRIES_MAX
 from tangram.errors import (
     FailedPrecondition,
     Internal,
+    InvalidRequest,
     Overloaded,
     Reason,
     TangramError,
@@ -49,6 +50,8 @@ class ScriptedServer(grpc.GenericRpcHandler):
         self.script: dict[str, deque[Message | Status | asyncio.Event]] = defaultdict(deque)
         self.asked: dict[str, list[Any]] = defaultdict(list)
         self.metadata: dict[str, str | bytes] = {}
+        self.version: str | None = None
+        """That it names when asked."""
         self._server = grpc.aio.server()
         self._server.add_generic_rpc_handlers((self,))
         self._port = self._server.add_insecure_port("127.0.0.1:0")
@@ -67,6 +70,8 @@ class ScriptedServer(grpc.GenericRpcHandler):
 
         async def answer(request: Message, context: grpc.aio.ServicerContext[Any, Any]) -> Message:
             self.asked[method.name].append(request)
+            if self.version is not None and versions.SERVER_VERSION_KEY in self.metadata:
+                await context.send_initial_metadata(((versions.SERVER_VERSION_KEY, self.version),))
             script = self.script[method.name]
             said: Any = script.popleft() if script else method.answer()
             if isinstance(said, asyncio.Event):
@@ -233,6 +238,79 @@ async def test_every_call_names_the_version_of_the_client(
 ) -> None:
     await client.status()
     assert scripted.metadata["tangram-client-version"] == __version__
+
+
+@pytest.mark.parametrize("version", [None, "0.0.9", "0.1.0", "0.1.7rc1", "0.2.0"])
+async def test_a_server_of_a_version_that_works_with_ours_is_asked_for_it_once(
+    scripted: ScriptedServer, client: AsyncClient, version: str | None
+) -> None:
+    assert __version__.startswith("0.1.")
+    scripted.version = version
+    await client.status()
+    assert versions.SERVER_VERSION_KEY in scripted.metadata
+    await client.status()
+    assert versions.SERVER_VERSION_KEY not in scripted.metadata
+
+
+@pytest.mark.parametrize(
+    ("version", "cure"),
+    [
+        ("0.3.0", "upgrade the client: pip install 'tangram-rl==0.3.*'"),
+        ("1.1.0", "upgrade the client: pip install 'tangram-rl==1.1.*'"),
+    ],
+)
+async def test_a_server_two_minor_versions_apart_is_refused_with_the_cure(
+    scripted: ScriptedServer, client: AsyncClient, version: str, cure: str
+) -> None:
+    scripted.version = version
+    for _ in range(2):  # Not only the first call is.
+        with pytest.raises(FailedPrecondition) as raised:
+            await client.status()
+        assert f"client is version {__version__}, the server {version}" in str(raised.value)
+        assert str(raised.value).endswith(cure)
+        assert not raised.value.retryable
+
+
+async def test_a_server_two_minor_versions_apart_is_refused_also_where_it_refuses_the_call(
+    scripted: ScriptedServer, client: AsyncClient
+) -> None:
+    scripted.version = "0.3.0"
+    scripted.script["Get"].append((grpc.StatusCode.NOT_FOUND, "no such action", None))
+    with pytest.raises(FailedPrecondition, match="upgrade the client"):
+        await client.get("a1")
+
+
+async def test_a_server_that_names_no_proper_version_is_refused(
+    scripted: ScriptedServer, client: AsyncClient
+) -> None:
+    scripted.version = "new"
+    with pytest.raises(InvalidRequest, match=r"such as 0.1.0, not 'new'"):
+        await client.status()
+
+
+async def test_after_a_lost_connection_the_server_is_asked_for_its_version_again(
+    scripted: ScriptedServer, client: AsyncClient
+) -> None:
+    await client.status()
+    scripted.script["Status"].append((grpc.StatusCode.UNAVAILABLE, "Socket closed", None))
+    scripted.version = "0.3.0"
+    with pytest.raises(FailedPrecondition, match="upgrade the client"):
+        await client.status()
+
+
+async def test_an_action_is_sent_with_its_own_labels_alone(
+    scripted: ScriptedServer,
+) -> None:
+    async with AsyncClient(scripted.address, priority=3, labels={"run": "7"}) as client:
+        scripted.script["Run"].append(finished(id="a1"))
+        trajectory = client.trajectory(group="g", step=2, labels={"part": "a"})
+        await trajectory.exec(["true"], labels={"kind": "test"})
+    [opened] = scripted.asked["Open"]
+    [sent] = scripted.asked["Run"]
+    assert dict(opened.trajectory.labels) == {"run": "7", "part": "a"}
+    assert opened.trajectory.priority == 3
+    assert dict(sent.action.labels) == {"kind": "test"}
+    assert (sent.action.group, sent.action.HasField("step"), sent.action.priority) == ("", False, 0)
 
 
 # Asking again

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from tangram.client import AsyncClient, requests
-from tangram.client.connection import DEFAULT_SERVER, resolve_server
+from tangram.client.connection import resolve_server
 from tangram.client.ids import new_id
 from tangram.errors import InvalidRequest, TooLarge
+from tangram.limits import DEFAULT_SERVER, STDIN_BYTES_MAX
 from tangram.v1 import trajectories_pb2, types_pb2
 
 EXEC: dict[str, Any] = {
@@ -219,9 +220,9 @@ def test_a_permit_needs_a_quota_and_an_amount() -> None:
 
 
 def test_stdin_has_its_limit_and_is_taken_up_to_it() -> None:
-    assert len(command(stdin=b"x" * requests.STDIN_BYTES_MAX).exec.stdin) == 2 << 20
+    assert len(command(stdin=b"x" * STDIN_BYTES_MAX).exec.stdin) == 2 << 20
     with pytest.raises(TooLarge, match="stdin has 2097153 bytes, the limit is 2 MiB") as raised:
-        command(stdin=b"x" * (requests.STDIN_BYTES_MAX + 1))
+        command(stdin=b"x" * (STDIN_BYTES_MAX + 1))
     assert raised.value.field == "stdin"
 
 

@@ -11,9 +11,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tangram import __version__
+from tangram.limits import MESSAGE_BYTES_MAX
 from tangram.managers.errors import TemporaryError
-from tangram.server.service import MESSAGE_BYTES_MAX
 from tangram.v1 import actions_pb2, cluster_pb2, trajectories_pb2, types_pb2
+from tangram.versions import SERVER_VERSION_KEY
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
@@ -600,6 +601,28 @@ async def test_clients_work_one_minor_version_apart(
         await wire.run(wire.exec("true"), metadata=metadata)
     assert raised.value.code() == PRECONDITION
     assert f"upgrade the {upgrade}" in str(raised.value.details())
+
+
+async def test_who_asks_for_the_servers_version_is_told_with_every_kind_of_call(wire: Any) -> None:
+    await wire.open()
+    asks = {"metadata": ((SERVER_VERSION_KEY, "?"),)}
+    unary = wire.cluster.Status(cluster_pb2.StatusRequest(), **asks)
+    stream = wire.cluster.Watch(cluster_pb2.WatchRequest(), **asks)
+    refused = wire.actions.Get(actions_pb2.GetRequest(id="unknown"), **asks)
+    silent = wire.cluster.Status(cluster_pb2.StatusRequest())
+    for call in (unary, stream, refused):
+        assert dict(await call.initial_metadata()).get(SERVER_VERSION_KEY) == __version__
+    assert SERVER_VERSION_KEY not in dict(await silent.initial_metadata())
+    stream.cancel()
+    with pytest.raises(grpc.aio.AioRpcError):
+        await refused
+
+
+async def test_a_client_that_is_too_old_is_refused_by_every_method(wire: Any) -> None:
+    old = (("tangram-client-version", "0.9.0"),)
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await wire.cluster.Status(cluster_pb2.StatusRequest(), metadata=old)
+    assert raised.value.code() == PRECONDITION
 
 
 async def test_what_is_no_version_is_invalid(wire: Any) -> None:

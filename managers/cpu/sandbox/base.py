@@ -64,6 +64,11 @@ class Sandbox(ABC):
     async def disk_used_bytes(self) -> int:
         """What its writable files take on disk now (walks them: not for the hot path)."""
 
+    def root_pid(self) -> int | None:
+        """The process that all of it descends from, as this machine sees it; None where it is not
+        known, which is where the kernel limits its memory."""
+        return None
+
     @abstractmethod
     async def aclose(self) -> None:
         """Kill everything in it, remove its files and cgroups; gone on return. Idempotent."""

@@ -41,6 +41,9 @@ UID_BASE = 200_000
 UIDS_MAX = 60_000
 UNPRIVILEGED_UID = 1000
 """Inside, where a user namespace maps it to the server's own user."""
+DATA_SHARES_MAX = 2
+"""Of one process, in sandboxes' memory limits, where no cgroup holds it: more than one, since a
+runtime may reserve more than it uses, and what really is too much is to be told as such."""
 CHECK_SHM_BYTES = 1 << 20
 CHECK_MEMORY_BYTES = 256 << 20
 _GONE = (errno.ENOENT, errno.ENODEV)
@@ -100,6 +103,9 @@ class BubblewrapSandbox(Sandbox):
     async def disk_used_bytes(self) -> int:
         roots = rootfs.writable_folders(self.folder.path)
         return await asyncio.to_thread(folders.disk_used_bytes, roots)
+
+    def root_pid(self) -> int | None:
+        return self.process.pid if self.process is not None else None
 
     async def aclose(self) -> None:
         """Raises TemporaryError if something in it cannot be killed; it can be called again."""
@@ -300,8 +306,10 @@ class Bubblewrap(Launcher):
             # The kernel counts them per user, and this user has nothing but this sandbox.
             resource.prlimit(pid, resource.RLIMIT_NPROC, (self._pids_max, self._pids_max))
         if limits["memory"] == "soft" and spec.memory_bytes:
-            # Per process, and of what it can write to: a runtime may reserve more than it uses.
-            resource.prlimit(pid, resource.RLIMIT_DATA, (spec.memory_bytes, spec.memory_bytes))
+            # Of each process what it can write to. The manager watches all of them together; this
+            # bounds one that fills its memory between two looks.
+            most = DATA_SHARES_MAX * spec.memory_bytes
+            resource.prlimit(pid, resource.RLIMIT_DATA, (most, most))
         if self._cgroups is None:
             return
         sandbox.cgroup = self._cgroups.create(sandbox.id)

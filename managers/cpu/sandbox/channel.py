@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from itertools import count
 from typing import Any
 
@@ -42,6 +42,8 @@ class _Run:
     def __init__(self, token: int, output: OutputSink) -> None:
         self.token = token
         self.output = output
+        self.ended = False
+        """The agent has given its result, and keeps it until it is told that it was taken."""
         self.done: asyncio.Future[AgentResult] = asyncio.get_running_loop().create_future()
 
 
@@ -104,47 +106,39 @@ class Channel:
         affinity: tuple[int, ...] | None,
         timeout_s: float | None,
         output: OutputSink,
+        sweeps: Callable[[AgentResult], bool] = lambda result: False,
     ) -> AgentResult:
         """Run a command to its end; its output goes to `output` as it comes. `cores` are told to
-        the command, `affinity` binds it (None: all that its sandbox may use). When cancelled, the
-        command is killed. Raises PermanentError if it cannot be run at all: no such user or cwd, a
-        request above 4 MiB."""
+        the command, `affinity` binds it (None: all that its sandbox may use). What it left running
+        stays, unless `sweeps` says of its result that it is to be killed first. When cancelled,
+        the command is killed. Raises PermanentError if it cannot be run at all: no such user or
+        cwd, a request above 4 MiB."""
         message = frame_of(
             "exec", exec_fields(action, token, spec, cores, affinity, timeout_s), "the command"
         )
-        return await self._follow(action, token, output, message)
-
-    async def adopt(self, action: str, token: int, output: OutputSink) -> AgentResult:
-        """Take over an action that an earlier connection started: its output comes again from
-        the beginning, as far as it was kept. Raises PermanentError if the agent does not know it."""
-        message = frame_of("attach", {"action": action, "token": token}, "the action")
-        return await self._follow(action, token, output, message)
-
-    async def _follow(
-        self, action: str, token: int, output: OutputSink, message: bytes
-    ) -> AgentResult:
         self._check()
         if action in self._runs:
             raise PermanentError(f"the action {action} runs in this sandbox already")
         run = self._runs[action] = _Run(token, output)
         self._write(message)
         try:
-            return await run.done
+            result = await run.done
+            if result.survivors and sweeps(result):
+                await self._call("sweep", action=action, token=token)
+            return result
         except asyncio.CancelledError:
             self._tell("kill", action=action)
             raise
         finally:
             del self._runs[action]
+            if run.ended:
+                self._tell_taken(action, token)
 
     async def kill(self, action: str) -> None:
         """Kill the command with all that descends from it: its `exec` returns soon, KILLED. No
         effect if it is not running."""
         self._check()
         self._tell("kill", action=action)
-
-    async def ping(self) -> None:
-        """One round trip to the agent."""
-        await self._call("ping")
 
     async def read_file(
         self, path: str, offset: int = 0, limit: int = 0
@@ -203,10 +197,6 @@ class Channel:
         """Of the path itself: a symlink is not followed. Raises FileProblem."""
         return file_info(await self._call("stat", path=as_bytes(path)))
 
-    async def shutdown(self) -> None:
-        """Tell the agent to exit, which ends its sandbox. No effect if it is gone."""
-        self._tell("shutdown")
-
     async def aclose(self) -> None:
         """Hang up. The agent goes on and waits for a server. Idempotent."""
         if not self._closed:
@@ -257,11 +247,11 @@ class Channel:
             self._taken_timer.cancel()
             self._taken_timer = None
 
-    def _tell_taken(self, fields: Mapping[str, Any]) -> None:
+    def _tell_taken(self, action: str, token: int) -> None:
         """With the next request, or alone after a while."""
         if self._closed or self.lost.done():
             return
-        self._taken += wire.frame("taken", {"action": fields["action"], "token": fields["token"]})
+        self._taken += wire.frame("taken", {"action": action, "token": token})
         if self._taken_timer is None:
             loop = asyncio.get_running_loop()
             self._taken_timer = loop.call_later(TAKEN_DELAY_S, self._write)
@@ -292,10 +282,11 @@ class Channel:
 
     def _on_result(self, fields: Mapping[str, Any]) -> None:
         run = self._runs.get(fields["action"])
-        # One that nobody waits for any more is taken as well, so that the agent forgets it.
-        self._tell_taken(fields)
         if run is not None and run.token == fields["token"] and not run.done.done():
+            run.ended = True
             run.done.set_result(result_of(fields))
+        else:  # Nobody waits for it any more: taken as well, so that the agent forgets it.
+            self._tell_taken(fields["action"], fields["token"])
 
     def _on_lost(self, problem: str) -> None:
         if self._taken_timer is not None:

@@ -63,6 +63,9 @@ class ProcessSandbox(Sandbox):
         roots = [self.folder.path / _WORKSPACE]
         return await asyncio.to_thread(folders.disk_used_bytes, roots)
 
+    def root_pid(self) -> int | None:
+        return self.agent.pid if self.agent is not None else None
+
     async def aclose(self) -> None:
         """Raises TemporaryError if something in it cannot be killed; it can be called again."""
         if self._closing is None or (self._closing.done() and self._closing.exception()):
@@ -101,9 +104,9 @@ class Process(Launcher):
         self._live: dict[str, ProcessSandbox] = {}
 
     def limits(self) -> Mapping[str, str]:
-        # Its disk is watched and its commands are bound to cores; nothing holds the others.
-        nothing = dict.fromkeys(("memory", "pids", "shm"), "none")
-        return {**nothing, "disk": "soft", "cores": "soft"}
+        # Memory and disk are watched, commands are bound to cores; nothing holds the others.
+        nothing = dict.fromkeys(("pids", "shm"), "none")
+        return {**nothing, "memory": "soft", "disk": "soft", "cores": "soft"}
 
     async def checks(self) -> list[Check]:
         if not self._unsafe:

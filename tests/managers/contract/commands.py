@@ -14,6 +14,15 @@ from tangram.managers.fake import FakeManager
 
 Argv = tuple[str, ...]
 
+GROW = """
+import time
+kept = []
+while True:
+    kept.append(b"x" * (1 << 20))
+    time.sleep(0.001)
+"""
+"""Takes memory step by step, as programs do."""
+
 
 class Commands(Protocol):
     """`mark` is a number unique to the test: it tells its processes from all others."""
@@ -47,8 +56,9 @@ class Commands(Protocol):
         ...
 
     def link(self, target: str, path: str) -> Argv: ...
-    def exceeds(self, limit: str) -> Argv:
-        """Takes more of `memory`, `processes` or `disk` than the sandbox may have."""
+    def exceeds(self, limit: str, mark: str = "1") -> Argv:
+        """Takes more of `memory`, `processes` or `disk` than the sandbox may have, with a process
+        of this mark in the background."""
         ...
 
     # From outside of the sandbox
@@ -105,19 +115,20 @@ class RealCommands:
         return ("sh", "-c", f"sleep {mark} >/dev/null 2>&1 &")
 
     def finds(self, mark: str) -> Argv:
+        # The brackets keep this shell's own command line from being found.
         look = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -q"
-        return ("sh", "-c", f"{look} 'sleep {mark}'")
+        return ("sh", "-c", f"{look} '[s]leep {mark}'")
 
     def link(self, target: str, path: str) -> Argv:
         return ("ln", "-s", target, path)
 
-    def exceeds(self, limit: str) -> Argv:
+    def exceeds(self, limit: str, mark: str = "1") -> Argv:
         scripts = {
-            "memory": "exec python3 -c 'b = bytearray(1 << 30); b[::4096] = b[::4096]'",
+            "memory": f"exec python3 -c '{GROW}'",
             "processes": "for i in $(seq 2000); do sleep 60 & done",
             "disk": "head -c 8388608 /dev/zero > big; sleep 60",
         }
-        return ("sh", "-c", scripts[limit])
+        return ("sh", "-c", f"sleep {mark} >/dev/null 2>&1 & {scripts[limit]}")
 
     def runs(self, mark: str) -> bool:
         return bool(_pids_of(mark))
@@ -179,7 +190,7 @@ class FakeCommands:
     def link(self, target: str, path: str) -> Argv:
         return ("link", target, path)
 
-    def exceeds(self, limit: str) -> Argv:
+    def exceeds(self, limit: str, mark: str = "1") -> Argv:
         return ("exceed", limit)
 
     def runs(self, mark: str) -> bool:

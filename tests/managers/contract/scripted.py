@@ -26,8 +26,9 @@ class ScriptedChannel:
         self.runs[action] = asyncio.get_running_loop().create_future()
         return await self.runs[action]
 
-    def finish(self, action: str, outcome: Outcome, exit_code: int) -> None:
-        result = AgentResult(outcome, exit_code, None, 1.0, 0.5, 7, 0, 0, 0, False)
+    def finish(self, action: str, outcome: Outcome, exit_code: int, *, reset: bool = False) -> None:
+        number = -exit_code if exit_code < 0 else None
+        result = AgentResult(outcome, exit_code, number, 1.0, 0.5, 7, 0, 0, 0, reset)
         if not self.runs[action].done():
             self.runs[action].set_result(result)
 

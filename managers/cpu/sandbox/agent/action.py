@@ -61,6 +61,8 @@ class Action:
         """The command's own end; its output may last longer."""
         self.end_at = NEVER
         self.result: "dict[str, object] | None" = None
+        self.sweep = 0
+        """The number of the request to kill what the command left, while that is being done."""
 
     @property
     def is_killed(self) -> bool:
@@ -70,7 +72,7 @@ class Action:
     def due(self) -> float:
         """When something is to be done about it next."""
         if self.result is not None:
-            return NEVER
+            return self.kill_at
         deadline = NEVER if self.is_killed or self.end is not None else self.deadline
         due = min(deadline, self.kill_at, self.end_at)
         if self.attached:

@@ -57,7 +57,7 @@ class Children:
                 self._ends[pid] = (time.monotonic(), end)
         for spawner in lost:
             self._pool.lose(spawner)
-            if spawner.action is not None and spawner.action.end is None:
+            if spawner.action is not None:
                 spawner.action.spawner_lost = True
         for action in list(self._actions.values()):
             if action.spawner_lost and action.end is None:

@@ -48,7 +48,7 @@ class Commands:
             {
                 "exec": self._on_exec,
                 "kill": self._on_kill,
-                "attach": self._on_attach,
+                "sweep": self._on_sweep,
                 "taken": self._on_taken,
             }
         )
@@ -67,6 +67,8 @@ class Commands:
             self._killer.begin(action, "timed_out")
         if now >= action.kill_at:
             self._killer.round(action, now)
+        if action.result is not None:
+            return
         if now >= action.end_at:
             self._finish(action, now)
             return
@@ -106,14 +108,6 @@ class Commands:
         if action is not None:
             self._killer.begin(action, "killed")
 
-    def _on_attach(self, fields: Fields) -> None:
-        name, token = fields.text("action"), fields.integer("token")
-        action = self.actions.get(name)
-        if action is None:
-            self._refuse(name, token, Refused("unknown", "no such action"))
-        else:
-            self._reattach(action, token)
-
     def _reattach(self, action: Action, token: int) -> None:
         """Send a server all that is kept of an action, from the beginning."""
         if token != action.token:
@@ -127,11 +121,26 @@ class Commands:
         if action.result is not None:
             self._connection.send("result", action.result)
 
+    def _on_sweep(self, fields: Fields) -> None:
+        """Kill what a finished command left behind; the reply says that nothing of it is left."""
+        number, action = fields.integer("id"), self.actions.get(fields.text("action"))
+        if action is None or action.result is None or action.token != fields.integer("token"):
+            self._connection.send("reply", {"id": number})
+        else:
+            action.sweep = number
+            self._killer.sweep(action)
+
     def _on_taken(self, fields: Fields) -> None:
         action = self.actions.get(fields.text("action"))
         if action is not None and action.result is not None:
             if action.token == fields.integer("token"):
-                del self.actions[action.name]
+                self._forget(action)
+
+    def _forget(self, action: Action) -> None:
+        del self.actions[action.name]
+        if action.spawner is not None:  # Kept for what the command left below it.
+            self.pool.release(action.spawner, False)
+            action.spawner = None
 
     def _refuse(self, name: str, token: int, refusal: Refused) -> None:
         message = {"action": name, "token": token, "code": refusal.code, "message": str(refusal)}
@@ -297,6 +306,9 @@ class Commands:
 
     def _settle(self, action: Action) -> None:
         """End the action if its command and its output have ended and nothing is to be killed."""
+        if action.sweep and not action.is_killed:
+            self._connection.send("reply", {"id": action.sweep})
+            action.sweep = 0
         if action.end is None or action.is_killed or action.result is not None:
             return
         now = time.monotonic()
@@ -306,7 +318,8 @@ class Commands:
             action.end_at = now + DRAIN_S
 
     def _finish(self, action: Action, now: float) -> None:
-        """Give the result; what the command left behind stays, and belongs to no action."""
+        """Give the result. What the command left behind stays; it belongs to no action any more
+        once the result is taken."""
         end, spawner = action.end, action.spawner
         assert end is not None
         idle = end.idle and not action.spawner_lost
@@ -315,8 +328,8 @@ class Commands:
         for stream in action.streams:
             self._send_output(action, stream, now, True)
         result = action.conclude(end, survivors)
-        action.spawner = None
-        if spawner is not None:
+        if spawner is not None and not survivors:
+            action.spawner = None
             self.pool.release(spawner, idle)
         if action.attached:
             self._connection.send("result", result)
@@ -327,4 +340,4 @@ class Commands:
             return
         finished = [action for action in self.actions.values() if action.result is not None]
         for action in finished[:-MAX_ACTIONS]:
-            del self.actions[action.name]
+            self._forget(action)

@@ -9,7 +9,6 @@ try:
 except ImportError:  # A build without libffi: no prctl, see `prctl`.
     _ctypes = None  # type: ignore[assignment]
 
-HAS_PRCTL = _ctypes is not None
 PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
 

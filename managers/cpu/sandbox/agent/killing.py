@@ -51,6 +51,10 @@ class Killer:
         action.kill_at = time.monotonic()
         self.round(action, action.kill_at)
 
+    def sweep(self, action: "Action") -> None:
+        """Begin to kill what a command left behind when it ended."""
+        self.round(action, time.monotonic())
+
     def round(self, action: "Action", now: float) -> None:
         """Kill what lives below the action's spawner; come back until nothing does."""
         action.rounds += 1

@@ -4,18 +4,16 @@ import _signal  # type: ignore[import-not-found]
 import gc
 import posix
 import resource
-import sys
 
 from .commands import Commands
 from .connection import Connection
 from .fields import Fields
-from .kernel import HAS_PRCTL, PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, log, prctl
-from .killing import leave
+from .kernel import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, log, prctl
 from .loop import Loop
 from .programs import IGNORED_SIGNALS
 from .session import Session
 from .transfers import Transfers
-from .wire import PROTOCOL, VERSION
+from .wire import PROTOCOL
 
 USAGE = "usage: agent --socket PATH --orphan-after SECONDS [--uid N --gid N]"
 
@@ -31,27 +29,16 @@ class Agent:
         )
         self._commands = Commands(self._loop, self._connection, self._session, oom_fd)
         self._transfers = Transfers(self._connection, self._session)
-        self._connection.handlers.update(
-            {"config": self._on_config, "ping": self._on_ping, "shutdown": self._on_shutdown}
-        )
+        self._connection.handlers["config"] = self._on_config
 
     def run(self) -> None:
-        """Until it is shut down, or no server came for too long."""
+        """Until no server came for too long."""
         commands = self._commands
         # The connection last: it sends what the others have to say.
         self._loop.run([commands.tick, commands.pool.tick, self._connection.tick])
 
     def _greeting(self) -> "dict[str, object]":
-        actions = self._commands.actions.values()
-        return {
-            "protocol": list(PROTOCOL),
-            "version": VERSION,
-            "pid": posix.getpid(),
-            "python": "{}.{}.{}".format(*sys.version_info[:3]),
-            "prctl": HAS_PRCTL,
-            "running": [action.name for action in actions if action.result is None],
-            "finished": [action.name for action in actions if action.result is not None],
-        }
+        return {"protocol": list(PROTOCOL)}
 
     def _on_server_lost(self) -> None:
         self._transfers.end_all()
@@ -65,12 +52,6 @@ class Agent:
             self._connection.fail(number, "user", fields.data("user"), str(error))
             return
         self._connection.send("reply", {"id": number})
-
-    def _on_ping(self, fields: Fields) -> None:
-        self._connection.send("reply", {"id": fields.integer("id"), "version": VERSION})
-
-    def _on_shutdown(self, fields: Fields) -> None:
-        leave("shut down")
 
 
 def parse_arguments(arguments: "list[str]") -> "dict[str, str]":

@@ -9,7 +9,6 @@ import _struct
 
 PROTOCOL = (1, 0)
 """Major, minor. Server and agent work one minor version apart."""
-VERSION = "0.1.0"
 
 KIB = 1024
 MIB = 1024 * KIB
