@@ -1,0 +1,285 @@
+"""What is simulated: the trajectories of a file or a workload, and the pool that options describe.
+
+The options that `simulate` and `plan` share, the reading of their values, the files, the progress
+bar and the one place that starts a simulation.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, BinaryIO, NoReturn, cast
+
+import typer
+
+from ..managers.periods import parse_period
+from ..managers.quota import QUOTA_VIEW, QuotaView
+from ..scheduler.simulator import workloads
+from ..scheduler.simulator.cluster import ClusterSpec, GpuSpec, QuotaSpec, parse_gpus
+from ..scheduler.simulator.host import SimulationError, simulate
+from ..scheduler.simulator.trace import (
+    LINE_CHARS_MAX,
+    TraceError,
+    TraceTrajectory,
+    make_elastic,
+    parse_elastic,
+    read_lines,
+    replicate,
+)
+from .terminal import EXIT_INTERRUPTED, give_up
+
+if TYPE_CHECKING:
+    from ..scheduler.simulator.result import SimulationResult
+
+EXIT_USAGE = 2
+"""Input that cannot be used: an option, a trace, a workload."""
+
+COUNT_DEFAULT = 1280
+"""Trajectories of a workload: the batch of the published experiments."""
+
+STDIN = "-"
+GZIP_MAGIC = b"\x1f\x8b"
+QUOTA_KEYS = ("concurrency", "rate", "period")
+QUOTA_UNITS_MAX = 1 << 40
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="TRACE|WORKLOAD",
+        help="A trace (JSON lines, also gzipped, - for stdin), or the name of a workload.",
+    ),
+]
+Gpus = Annotated[
+    str | None, typer.Option(metavar="NODESxGPUS", help="GPUs, such as 5x8.", show_default="none")
+]
+Quotas = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--quota",
+        metavar="NAME:KEY=N,...",
+        help="Limits of a quota: concurrency, or rate and period, or all three."
+        " Quotas that only the trace names have no limit.",
+    ),
+]
+Count = Annotated[
+    int | None,
+    typer.Option(
+        min=1, metavar="N", help="Trajectories of a workload.", show_default=str(COUNT_DEFAULT)
+    ),
+]
+Replicate = Annotated[
+    int | None,
+    typer.Option(
+        min=1, metavar="N", help="N trajectories: the trace's, shuffled, over and over, cut at N."
+    ),
+]
+Seed = Annotated[int, typer.Option(metavar="S", help="Of the workload and of the shuffle.")]
+Elastic = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KIND=AMOUNTS:SERIAL",
+        help="Make a kind of actions elastic, such as test=1-32:0.03.",
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What is simulated, and its name in titles."""
+
+    name: str
+    trajectories: Sequence[TraceTrajectory]
+
+    @property
+    def kinds(self) -> set[str]:
+        """exec, score, call: those that occur."""
+        return {action.runs_as for t in self.trajectories for action in t.actions}
+
+    def __str__(self) -> str:
+        actions = sum(len(t.actions) for t in self.trajectories)
+        return f"{self.name}: {len(self.trajectories):,} trajectories, {actions:,} actions"
+
+
+def read_scenario(
+    source: str,
+    count: int | None,
+    copies: int | None,
+    seed: int,
+    elastic: Sequence[str],
+) -> Scenario:
+    """The trajectories of a file, of stdin, or of a workload; a file wins over a workload of its
+    name. Ends the command with EXIT_USAGE where there is none, or it cannot be read."""
+    is_file = source == STDIN or Path(source).exists()
+    if is_file and count is not None:
+        refuse("--trajectories", "counts those of a workload; --replicate multiplies a trace")
+    trajectories = read_file(source) if is_file else _generate(source, count, seed)
+    if not trajectories:
+        give_up(f"{_called(source)}: no trajectories in it", EXIT_USAGE)
+    for text in elastic:
+        with naming("--elastic"):
+            trajectories = make_elastic(trajectories, *parse_elastic(text))
+    if copies is not None:
+        with naming("--replicate"):
+            trajectories = replicate(trajectories, copies, seed)
+    return Scenario(Path(source).name if is_file else source, trajectories)
+
+
+def _generate(name: str, count: int | None, seed: int) -> list[TraceTrajectory]:
+    known = ", ".join(workloads.NAMES)
+    if name.partition(":")[0] not in workloads.NAMES:
+        give_up(f"{name!r} is neither a file nor a workload; workloads are {known}", EXIT_USAGE)
+    try:
+        return workloads.generate(name, COUNT_DEFAULT if count is None else count, seed)
+    except ValueError as error:
+        give_up(error, EXIT_USAGE)
+
+
+def read_file(source: str) -> list[TraceTrajectory]:
+    """The trace in a file or, for -, on stdin, gzipped or not."""
+    name = _called(source)
+    try:
+        if source == STDIN:
+            return read_lines(_lines(sys.stdin.buffer), name)
+        with open(source, "rb") as file:
+            return read_lines(_lines(file), name)
+    except TraceError as error:
+        give_up(error, EXIT_USAGE)
+    except UnicodeDecodeError as error:
+        give_up(f"{name}: not text in UTF-8, as JSON lines are: {error.reason}", EXIT_USAGE)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        give_up(f"{name}: broken gzip: {error}", EXIT_USAGE)
+    except OSError as error:
+        give_up(f"{name}: cannot be read: {error.strerror or error}", EXIT_USAGE)
+
+
+def _called(source: str) -> str:
+    return "stdin" if source == STDIN else source
+
+
+def _lines(file: BinaryIO) -> Iterator[str]:
+    """Lines of a bounded length: one that is longer comes in pieces, the first of which is refused
+    for its length."""
+    buffered = io.BufferedReader(cast(io.RawIOBase, file))
+    packed = buffered.peek(len(GZIP_MAGIC))[: len(GZIP_MAGIC)] == GZIP_MAGIC
+    binary = gzip.GzipFile(fileobj=buffered) if packed else buffered
+    text = io.TextIOWrapper(binary, encoding="utf-8")
+    while line := text.readline(LINE_CHARS_MAX + 1):
+        yield line
+
+
+# The pool
+
+
+def read_gpus(text: str | None) -> GpuSpec | None:
+    with naming("--gpus"):
+        return None if text is None else parse_gpus(text)
+
+
+def read_quotas(texts: Sequence[str]) -> tuple[QuotaSpec, ...]:
+    """`search:concurrency=8,rate=100,period=1` each."""
+    quotas: dict[str, QuotaSpec] = {}
+    for text in texts:
+        with naming("--quota"):
+            quota = parse_quota(text)
+            if quota.name in quotas:
+                raise ValueError(f"{quota.name!r} is given twice: put its limits in one option")
+            quotas[quota.name] = quota
+    return tuple(quotas.values())
+
+
+def parse_quota(text: str) -> QuotaSpec:
+    """Raises ValueError."""
+    right = f"write NAME:concurrency=8 or NAME:rate=100,period=60s or all three, not {text!r}"
+    name, _, listed = text.partition(":")
+    pairs = [pair.partition("=") for pair in listed.split(",")]
+    values = {key.strip(): value.strip() for key, _, value in pairs}
+    if not name.strip() or len(values) != len(pairs) or not values.keys() <= set(QUOTA_KEYS):
+        raise ValueError(right)
+    numbers = {key: value for key, value in values.items() if key != "period"}
+    for value in numbers.values():
+        if not (value.isdecimal() and 0 < int(value) <= QUOTA_UNITS_MAX):
+            raise ValueError(f"units are whole numbers from 1 to {QUOTA_UNITS_MAX}; {right}")
+    if ("rate" in values) != ("period" in values):
+        raise ValueError(f"rate and period belong together; {right}")
+    windows: tuple[tuple[int, float], ...] = ()
+    if "rate" in values:
+        period_s = parse_period(values["period"])
+        if period_s <= 0:
+            raise ValueError(f"a period is longer than nothing; {right}")
+        windows = ((int(values["rate"]), period_s),)
+    concurrency = int(values["concurrency"]) if "concurrency" in values else None
+    return QuotaSpec(name.strip(), concurrency, windows)
+
+
+def pool_name(cluster: ClusterSpec) -> str:
+    """`5 nodes of 256 cores, 40 GPUs`."""
+    node = cluster.nodes[0]
+    nodes = f"{len(cluster.nodes):,} nodes" if len(cluster.nodes) > 1 else "1 node"
+    gpus = f", {cluster.gpus.total:,} GPUs" if cluster.gpus else ""
+    return f"{nodes} of {node.cores:,} cores{gpus}"
+
+
+# Running it
+
+
+def run(
+    trajectories: Sequence[TraceTrajectory], cluster: ClusterSpec, policy: str
+) -> SimulationResult:
+    """One simulation. Ends the command where the policy is unknown or stands still."""
+    try:
+        return simulate(trajectories, cluster, policy, views={QUOTA_VIEW: QuotaView})
+    except ValueError as error:
+        give_up(error, EXIT_USAGE)
+    except SimulationError as error:
+        give_up(f"{policy} cannot finish this trace: {error}")
+
+
+@contextmanager
+def progress(label: str, total: int | None = None) -> Iterator[Callable[[str], None]]:
+    """A bar on stderr while something is simulated, if that is a terminal; Ctrl-C ends the command
+    with a shell's code. Calling what it yields says what is being done now, and counts."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    screen = Console(stderr=True, highlight=False)
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        TimeElapsedColumn(),
+        console=screen,
+        transient=True,
+        disable=not screen.is_terminal,
+    )
+    done = -1
+
+    def now(what: str) -> None:
+        nonlocal done
+        done += 1
+        bar.update(task, description=f"{label} {what}", completed=done)
+
+    try:
+        with bar:
+            task = bar.add_task(label, total=total)
+            yield now
+    except KeyboardInterrupt:
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+@contextmanager
+def naming(option: str) -> Iterator[None]:
+    """A ValueError inside is the fault of this option's value."""
+    try:
+        yield
+    except ValueError as error:
+        refuse(option, str(error))
+
+
+def refuse(option: str, message: str) -> NoReturn:
+    raise typer.BadParameter(message, param_hint=option)

@@ -1,0 +1,119 @@
+"""`tangram simulate`: a trace or a workload under one or several policies, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..scheduler.simulator.cluster import parse_nodes
+from ..scheduler.simulator.result import SimulationResult
+from .comparison import document, render
+from .options import Json
+from .scenario import (
+    Count,
+    Elastic,
+    Gpus,
+    Quotas,
+    Replicate,
+    Seed,
+    Source,
+    naming,
+    pool_name,
+    progress,
+    read_gpus,
+    read_quotas,
+    read_scenario,
+    refuse,
+    run,
+)
+from .terminal import complain, console, give_up, missing_extra, print_json
+
+POLICY_DEFAULT = "elastic"
+PLOT_EXTRA = "tangram-rl[plot]"
+PLOT_FORMATS = ("svg", "html")
+
+EXAMPLES = """Examples:
+
+tangram simulate coding64 --nodes 5x256 --policy elastic --policy fcfs
+
+tangram simulate trace.jsonl.gz --nodes 2x64x256Gi --replicate 500 --elastic test=1-32:0.03 --json
+
+tangram simulate trace.jsonl --nodes 64 --quota search:concurrency=8,rate=100,period=1m --plot F.svg"""
+
+
+def simulate(
+    source: Source,
+    nodes: Annotated[
+        str,
+        typer.Option(
+            metavar="NODESxCORES[xMEMORY]", help="The pool: 5x256x2400Gi, or 64 for one node."
+        ),
+    ],
+    gpus: Gpus = None,
+    quotas: Quotas = None,
+    policies: Annotated[
+        list[str] | None,
+        typer.Option("--policy", metavar="P", help="May be repeated.", show_default="elastic"),
+    ] = None,
+    trajectories: Count = None,
+    replicate_to: Annotated[Replicate, typer.Option("--replicate")] = None,
+    seed: Seed = 0,
+    elastic: Elastic = None,
+    as_json: Json = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw it, as FILE.svg or FILE.html."),
+    ] = None,
+) -> None:
+    """Replay a trace or a workload in virtual time, and say how long its actions would take.
+
+    The scheduler is the one that serves. An action follows a gap after the end of the one before
+    it, so slow actions delay what comes next. With several policies the first is what the others
+    are compared with.
+    """
+    drawing = None if plot is None else _drawing(plot)
+    with naming("--nodes"):
+        cluster = replace(
+            parse_nodes(nodes), gpus=read_gpus(gpus), quotas=read_quotas(quotas or ())
+        )
+    scenario = read_scenario(source, trajectories, replicate_to, seed, elastic or ())
+    chosen = policies or [POLICY_DEFAULT]
+    results = []
+    with progress("simulating", len(chosen)) as now:
+        for policy in chosen:
+            now(policy)
+            results.append(run(scenario.trajectories, cluster, policy))
+    title = f"{scenario} on {pool_name(cluster)}"
+    if as_json:
+        print_json(document(results))
+    else:
+        console().print(render(results, title))
+    if drawing is not None:
+        drawing(results, title)
+
+
+def _drawing(path: Path) -> Callable[[Sequence[SimulationResult], str], None]:
+    """Draws results into the file. What would keep it from doing so is said before anything is
+    simulated."""
+    form = path.suffix.removeprefix(".").lower()
+    if form not in PLOT_FORMATS:
+        refuse("--plot", f"{str(path)!r} ends with neither .svg nor .html")
+    if not path.parent.is_dir():
+        refuse("--plot", f"there is no folder {str(path.parent)!r}")
+    try:
+        from .plots import render as drawn
+    except ModuleNotFoundError as error:
+        missing_extra("simulate --plot", PLOT_EXTRA, error.name)
+
+    def draw(results: Sequence[SimulationResult], title: str) -> None:
+        try:
+            path.write_bytes(drawn(results, title, form))
+        except OSError as error:
+            give_up(f"--plot: {path} cannot be written: {error.strerror}")
+        complain(f"drawn: {path}")
+
+    return draw
