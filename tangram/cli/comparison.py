@@ -22,7 +22,7 @@ MISSING = "-"
 
 def columns(results: Sequence[SimulationResult]) -> list[str]:
     """The names of the cells of `rows`."""
-    names = ["policy", "mean ACT", "p50", "p95", "queue", "trajectory", "makespan", "cores"]
+    names = ["policy", "mean ACT", "p50", "p95", "queue", "per traj", "makespan", "cores"]
     if len(results) > 1:
         names.append("vs first")
     if any(result.lower_bounds_s for result in results):
@@ -31,7 +31,7 @@ def columns(results: Sequence[SimulationResult]) -> list[str]:
 
 
 def rows(results: Sequence[SimulationResult]) -> list[list[str]]:
-    """Per result its figures as text. `trajectory` is the sum of ACTs of one. `vs first`
+    """Per result its figures as text. `per traj` is the sum of ACTs of a trajectory, the mean. `vs first`
     is the first policy's mean ACT over this one's: more than 1 is better. `over bound` is how far
     the mean ACT is above the best lower bound."""
     summaries = [summarise(result) for result in results]

@@ -1,7 +1,7 @@
 """What is simulated: the trajectories of a file or a workload, and the pool that options describe.
 
-The options that `simulate` and `plan` share, the reading of their values, the files, the progress
-bar and the one place that starts a simulation.
+What `simulate` and `plan` share: the reading of option values and of files, the progress bar, and the
+one place that starts a simulation.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO, NoReturn, cast
+from typing import TYPE_CHECKING, BinaryIO, NoReturn, cast
 
 import typer
 
@@ -32,6 +32,7 @@ from ..scheduler.simulator.trace import (
     read_lines,
     replicate,
 )
+from .options import COUNT_DEFAULT
 from .terminal import EXIT_INTERRUPTED, give_up
 
 if TYPE_CHECKING:
@@ -40,53 +41,10 @@ if TYPE_CHECKING:
 EXIT_USAGE = 2
 """Input that cannot be used: an option, a trace, a workload."""
 
-COUNT_DEFAULT = 1280
-"""Trajectories of a workload: the batch of the published experiments."""
-
 STDIN = "-"
 GZIP_MAGIC = b"\x1f\x8b"
 QUOTA_KEYS = ("concurrency", "rate", "period")
 QUOTA_UNITS_MAX = 1 << 40
-
-Source = Annotated[
-    str,
-    typer.Argument(
-        metavar="TRACE|WORKLOAD",
-        help="A trace (JSON lines, also gzipped, - for stdin), or the name of a workload.",
-    ),
-]
-Gpus = Annotated[
-    str | None, typer.Option(metavar="NODESxGPUS", help="GPUs, such as 5x8.", show_default="none")
-]
-Quotas = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--quota",
-        metavar="NAME:KEY=N,...",
-        help="Limits of a quota: concurrency, or rate and period, or all three."
-        " Quotas that only the trace names have no limit.",
-    ),
-]
-Count = Annotated[
-    int | None,
-    typer.Option(
-        min=1, metavar="N", help="Trajectories of a workload.", show_default=str(COUNT_DEFAULT)
-    ),
-]
-Replicate = Annotated[
-    int | None,
-    typer.Option(
-        min=1, metavar="N", help="N trajectories: the trace's, shuffled, over and over, cut at N."
-    ),
-]
-Seed = Annotated[int, typer.Option(metavar="S", help="Of the workload and of the shuffle.")]
-Elastic = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="KIND=AMOUNTS:SERIAL",
-        help="Make a kind of actions elastic, such as test=1-32:0.03.",
-    ),
-]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,34 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..scheduler.simulator.cluster import parse_nodes
-from ..scheduler.simulator.result import SimulationResult
-from .comparison import document, render
-from .options import Json
-from .scenario import (
+from .options import (
+    POLICY_DEFAULT,
     Count,
     Elastic,
     Gpus,
+    Json,
     Quotas,
     Replicate,
     Seed,
     Source,
-    naming,
-    pool_name,
-    progress,
-    read_gpus,
-    read_quotas,
-    read_scenario,
-    refuse,
-    run,
 )
 from .terminal import complain, console, give_up, missing_extra, print_json
 
-POLICY_DEFAULT = "elastic"
+if TYPE_CHECKING:
+    from ..scheduler.simulator.result import SimulationResult
+
 PLOT_EXTRA = "tangram-rl[plot]"
 PLOT_FORMATS = ("svg", "html")
 
@@ -60,7 +52,7 @@ def simulate(
         typer.Option("--policy", metavar="P", help="May be repeated.", show_default="elastic"),
     ] = None,
     trajectories: Count = None,
-    replicate_to: Annotated[Replicate, typer.Option("--replicate")] = None,
+    replicate_to: Replicate = None,
     seed: Seed = 0,
     elastic: Elastic = None,
     as_json: Json = False,
@@ -75,6 +67,18 @@ def simulate(
     it, so slow actions delay what comes next. With several policies the first is what the others
     are compared with.
     """
+    from ..scheduler.simulator.cluster import parse_nodes
+    from .comparison import document, render
+    from .scenario import (
+        naming,
+        pool_name,
+        progress,
+        read_gpus,
+        read_quotas,
+        read_scenario,
+        run,
+    )
+
     drawing = None if plot is None else _drawing(plot)
     with naming("--nodes"):
         cluster = replace(
@@ -99,6 +103,8 @@ def simulate(
 def _drawing(path: Path) -> Callable[[Sequence[SimulationResult], str], None]:
     """Draws results into the file. What would keep it from doing so is said before anything is
     simulated."""
+    from .scenario import refuse
+
     form = path.suffix.removeprefix(".").lower()
     if form not in PLOT_FORMATS:
         refuse("--plot", f"{str(path)!r} ends with neither .svg nor .html")
