@@ -80,7 +80,7 @@ class Inquiry:
             (t for s, t in zip(sorted(plan.tried), trials, strict=True) if s == plan.size), None
         )
         return Finding(
-            scenario=str(self.scenario),
+            scenario=f"{self.scenario.name}: {self.scenario.details}",
             policy=self.policy,
             targets=self.targets,
             node=self.shape.nodes[0],

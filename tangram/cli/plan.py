@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """Examples:
 
-tangram plan trace.jsonl --slo p95=2s --nodes 64x256Gi
+tangram plan trace.jsonl --slo p95=2s --nodes 1x64x256Gi
 
 tangram plan coding64 --slo mean=1.5s --slo p95=6s --nodes 256 --policy elastic
 
@@ -57,7 +57,7 @@ def plan(
     nodes: Annotated[
         str,
         typer.Option(
-            metavar="CORES[xMEMORY]", help="One node of the pool, such as 64 or 1x256x2400Gi."
+            metavar="1xCORES[xMEMORY]", help="One node of the pool, such as 64 or 1x256x2400Gi."
         ),
     ] = CORES_DEFAULT,
     gpus: Gpus = None,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NoReturn, cast
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 import typer
 
@@ -59,9 +59,11 @@ class Scenario:
         """exec, score, call: those that occur."""
         return {action.runs_as for t in self.trajectories for action in t.actions}
 
-    def __str__(self) -> str:
+    @property
+    def details(self) -> str:
+        """`128 trajectories, 4,248 actions`."""
         actions = sum(len(t.actions) for t in self.trajectories)
-        return f"{self.name}: {len(self.trajectories):,} trajectories, {actions:,} actions"
+        return f"{len(self.trajectories):,} trajectories, {actions:,} actions"
 
 
 def read_scenario(
@@ -102,10 +104,8 @@ def read_file(source: str) -> list[TraceTrajectory]:
     """The trace in a file or, for -, on stdin, gzipped or not."""
     name = _called(source)
     try:
-        if source == STDIN:
-            return read_lines(_lines(sys.stdin.buffer), name)
-        with open(source, "rb") as file:
-            return read_lines(_lines(file), name)
+        with _opened(source) as file, _text(file) as text:
+            return read_lines(_lines(text), name)
     except TraceError as error:
         give_up(error, EXIT_USAGE)
     except UnicodeDecodeError as error:
@@ -120,13 +120,26 @@ def _called(source: str) -> str:
     return "stdin" if source == STDIN else source
 
 
-def _lines(file: BinaryIO) -> Iterator[str]:
+def _opened(source: str) -> BinaryIO:
+    """Something whose beginning can be read twice, as a pipe's cannot."""
+    if source == STDIN:
+        return io.BytesIO(sys.stdin.buffer.read())
+    if Path(source).is_fifo():
+        return io.BytesIO(Path(source).read_bytes())
+    return open(source, "rb")
+
+
+def _text(file: BinaryIO) -> io.TextIOWrapper:
+    packed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+    file.seek(0)
+    if packed:
+        return io.TextIOWrapper(gzip.GzipFile(fileobj=file), encoding="utf-8")
+    return io.TextIOWrapper(file, encoding="utf-8")
+
+
+def _lines(text: io.TextIOWrapper) -> Iterator[str]:
     """Lines of a bounded length: one that is longer comes in pieces, the first of which is refused
     for its length."""
-    buffered = io.BufferedReader(cast(io.RawIOBase, file))
-    packed = buffered.peek(len(GZIP_MAGIC))[: len(GZIP_MAGIC)] == GZIP_MAGIC
-    binary = gzip.GzipFile(fileobj=buffered) if packed else buffered
-    text = io.TextIOWrapper(binary, encoding="utf-8")
     while line := text.readline(LINE_CHARS_MAX + 1):
         yield line
 

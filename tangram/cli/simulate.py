@@ -91,16 +91,16 @@ def simulate(
         for policy in chosen:
             now(policy)
             results.append(run(scenario.trajectories, cluster, policy))
-    title = f"{scenario} on {pool_name(cluster)}"
+    details = f"{scenario.details} on {pool_name(cluster)}"
     if as_json:
         print_json(document(results))
     else:
-        console().print(render(results, title))
+        console().print(render(results, f"{scenario.name}: {details}"))
     if drawing is not None:
-        drawing(results, title)
+        drawing(results, scenario.name, details)
 
 
-def _drawing(path: Path) -> Callable[[Sequence[SimulationResult], str], None]:
+def _drawing(path: Path) -> Callable[[Sequence[SimulationResult], str, str], None]:
     """Draws results into the file. What would keep it from doing so is said before anything is
     simulated."""
     from .scenario import refuse
@@ -115,9 +115,9 @@ def _drawing(path: Path) -> Callable[[Sequence[SimulationResult], str], None]:
     except ModuleNotFoundError as error:
         missing_extra("simulate --plot", PLOT_EXTRA, error.name)
 
-    def draw(results: Sequence[SimulationResult], title: str) -> None:
+    def draw(results: Sequence[SimulationResult], title: str, details: str) -> None:
         try:
-            path.write_bytes(drawn(results, title, form))
+            path.write_bytes(drawn(results, title, details, form))
         except OSError as error:
             give_up(f"--plot: {path} cannot be written: {error.strerror}")
         complain(f"drawn: {path}")

@@ -17,8 +17,8 @@ __all__ = ["FORMATS", "render"]
 FORMATS = ("svg", "html")
 
 
-def render(results: Sequence[SimulationResult], title: str, form: str) -> bytes:
+def render(results: Sequence[SimulationResult], title: str, details: str, form: str) -> bytes:
     """The picture of `results` as a file of the given form, one of FORMATS. The same results give
     the same bytes."""
-    svg = draw(results, title)
-    return svg if form == "svg" else page(results, title, svg.decode()).encode()
+    svg = draw(results, title, details)
+    return svg if form == "svg" else page(results, title, details, svg.decode()).encode()

@@ -41,6 +41,9 @@ VECTOR_BARS_MAX = 1500
 
 RASTER_DPI = 180
 
+NAME_CHARS = 18
+"""Of a policy beside its bar: more would reach into the chart to the left."""
+
 NARROW = 0.005
 """Bars that take less of the width have no edge: it would cover them."""
 
@@ -93,16 +96,16 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def draw(results: Sequence[SimulationResult], title: str) -> bytes:
+def draw(results: Sequence[SimulationResult], title: str, details: str) -> bytes:
     """An SVG of all results, on one scale. Actions that ended without a result are part of it."""
     with matplotlib.rc_context(STYLE):
-        figure = _figure(results, title)
+        figure = _figure(results, title, details)
         file = io.BytesIO()
         figure.savefig(file, format="svg", dpi=RASTER_DPI, metadata={"Date": None})
     return file.getvalue()
 
 
-def _figure(results: Sequence[SimulationResult], title: str) -> Figure:
+def _figure(results: Sequence[SimulationResult], title: str, details: str) -> Figure:
     kinds = series.kinds(results)
     charts = [(result, kind) for kind in kinds for result in results][:GANTT_ROWS_MAX]
     heights = [TOP_IN, *[CURVE_IN] * (len(kinds) + 1), *[GANTT_IN] * len(charts)]
@@ -119,7 +122,7 @@ def _figure(results: Sequence[SimulationResult], title: str) -> Figure:
         top=1 - HEAD_IN / height,
         bottom=FOOT_IN / height,
     )
-    _headline(figure, height, title, results)
+    _headline(figure, height, title, details)
     colours = dict(zip(_names(results), _cycle(len(results)), strict=True))
     _distribution(figure.add_subplot(grid[0, :7]), results, colours)
     _parts(figure.add_subplot(grid[0, 8:]), results)
@@ -152,18 +155,9 @@ def _cycle(number: int) -> list[str]:
     return [colours[index % len(colours)] for index in range(number)]
 
 
-def _headline(
-    figure: Figure, height: float, title: str, results: Sequence[SimulationResult]
-) -> None:
-    actions = len(results[0].actions)
-    trajectories = len({action.trajectory for action in results[0].actions})
-    pool = ", ".join(
-        f"{sum(n for (k, _), n in results[0].capacities.items() if k == kind):,} {kind}"
-        for kind in series.kinds(results)
-    )
-    said = f"{trajectories:,} trajectories, {actions:,} actions on {pool}; simulated"
+def _headline(figure: Figure, height: float, title: str, details: str) -> None:
     figure.text(0.065, 1 - 0.28 / height, title, size=14, weight="bold", color=INK, va="center")
-    figure.text(0.065, 1 - 0.52 / height, said, size=9, color=FAINT, va="center")
+    figure.text(0.065, 1 - 0.52 / height, details, size=9, color=FAINT, va="center")
 
 
 def _distribution(axes: Axes, results: Sequence[SimulationResult], colours: dict[str, str]) -> None:
@@ -212,7 +206,7 @@ def _parts(axes: Axes, results: Sequence[SimulationResult]) -> None:
         lefts = lefts + widths
     for position, whole in enumerate(lefts.tolist()):
         axes.text(whole, position, f" {_seconds(whole)}", va="center", color=INK, size=8.5)
-    axes.set_yticks(positions, names, color=INK)
+    axes.set_yticks(positions, [_folded(name) for name in names], color=INK)
     axes.set_ylim(max(len(results), 3) - 0.5, -0.5)
     axes.set_xlim(0, max(float(lefts.max()), 1e-6) * 1.18)
     axes.xaxis.set_major_locator(MaxNLocator(4))
@@ -220,6 +214,16 @@ def _parts(axes: Axes, results: Sequence[SimulationResult]) -> None:
     axes.grid(axis="y", visible=False)
     axes.set_title("Mean ACT by part")
     axes.legend(loc="lower right", ncols=3, handlelength=1, handleheight=1, columnspacing=1.2)
+
+
+def _folded(name: str) -> str:
+    """A long policy in lines, broken behind its commas."""
+    lines = [""]
+    for piece in name.replace(",", ",\0").split("\0"):
+        if lines[-1] and len(lines[-1]) + len(piece) > NAME_CHARS:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(lines)
 
 
 def _over_time(
@@ -300,7 +304,7 @@ def _gantt_title(result: SimulationResult, chart: series.Gantt) -> str:
     if nodes > 1:
         said += f", the busiest of {nodes} nodes"
     if chart.shared:
-        said += f"; a row is an action, the line its {chart.capacity}"
+        said += f"; shared, the line is at {chart.capacity}"
     if chart.dropped:
         said += f"; {chart.dropped:,} more found no room"
     return said

@@ -46,7 +46,8 @@ class Gantt:
     dropped: int
     """Holds that found no lane among LANES_MAX."""
     shared: bool
-    """Units were shared out in fractions: a lane is an action, not a unit."""
+    """Units were shared out in fractions: an action has as many lanes as its mean share, rounded
+    down, and at least one."""
 
 
 def span_s(results: Sequence[SimulationResult]) -> float:
@@ -67,13 +68,16 @@ def kinds(results: Sequence[SimulationResult]) -> list[str]:
 
 
 def utilisation(result: SimulationResult, kind: str, edges: Array) -> Array:
-    """Mean share of all units of `kind` that were held between each two of `edges` (seconds)."""
+    """Mean share of all units of `kind` that were held between each two of `edges` (seconds). Where
+    units are shared out, a hold tells an action's mean share, so that sums may pass what there is
+    for a moment: they are cut there."""
     capacity = sum(units for (name, _), units in result.capacities.items() if name == kind)
     holds = [hold for a in result.actions if a.resource == kind for hold in a.holds]
     starts = np.array([hold.start_s for hold in holds])
     ends = np.array([hold.end_s for hold in holds])
     units = np.array([hold.units for hold in holds])
-    return _mean_level(starts, ends, units, edges) / max(capacity, 1)
+    share = _mean_level(starts, ends, units, edges) / max(capacity, 1)
+    return np.minimum(share, 1.0) if (units % 1).any() else share
 
 
 def waiting(result: SimulationResult, edges: Array) -> Array:
