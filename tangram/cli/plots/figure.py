@@ -44,8 +44,8 @@ RASTER_DPI = 180
 NAME_CHARS = 18
 """Of a policy beside its bar: more would reach into the chart to the left."""
 
-NARROW = 0.005
-"""Bars that take less of the width have no edge: it would cover them."""
+NARROW, LOW = 0.005, 0.012
+"""Bars that take less of the width or height have no edge: it would cover them."""
 
 CDF_POINTS = 400
 """Steps of a distribution: more cannot be told apart."""
@@ -213,7 +213,8 @@ def _parts(axes: Axes, results: Sequence[SimulationResult]) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _seconds(value)))
     axes.grid(axis="y", visible=False)
     axes.set_title("Mean ACT by part")
-    axes.legend(loc="lower right", ncols=3, handlelength=1, handleheight=1, columnspacing=1.2)
+    if lefts.any():
+        axes.legend(loc="lower right", ncols=3, handlelength=1, handleheight=1, columnspacing=1.2)
 
 
 def _folded(name: str) -> str:
@@ -263,14 +264,16 @@ def _gantt(axes: Axes, result: SimulationResult, kind: str, window: tuple[float,
     groups: dict[str, list[series.Bar]] = {}
     for bar in chart.bars:
         groups.setdefault(_unit_colour(bar.units), []).append(bar)
-    narrow_s = (window[1] - window[0]) * NARROW
+    top = max([chart.capacity, *(bar.lane + bar.lanes for bar in chart.bars)])
+    narrow_s, low = (window[1] - window[0]) * NARROW, top * LOW
     for colour, bars in groups.items():
         shapes = [_corners(bar, window[0]) for bar in bars]
-        edges = [0.4 if bar.end_s - bar.start_s > narrow_s else 0.0 for bar in bars]
+        edges = [
+            0.4 if bar.end_s - bar.start_s > narrow_s and bar.lanes > low else 0.0 for bar in bars
+        ]
         drawn = PolyCollection(shapes, facecolors=colour, edgecolors="white", linewidths=edges)
         drawn.set_rasterized(len(chart.bars) > VECTOR_BARS_MAX)
         axes.add_collection(drawn)
-    top = max([chart.capacity, *(bar.lane + bar.lanes for bar in chart.bars)])
     axes.set_ylim(0, top)
     if top > chart.capacity:
         axes.axhline(chart.capacity, color="#c0392b", linewidth=0.9, linestyle="--")
@@ -304,7 +307,7 @@ def _gantt_title(result: SimulationResult, chart: series.Gantt) -> str:
     if nodes > 1:
         said += f", the busiest of {nodes} nodes"
     if chart.shared:
-        said += f"; shared, the line is at {chart.capacity}"
+        said += f"; {chart.capacity} are shared"
     if chart.dropped:
         said += f"; {chart.dropped:,} more found no room"
     return said
