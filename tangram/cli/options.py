@@ -24,9 +24,6 @@ ActionId = Annotated[str, typer.Argument(metavar="ACTION", help="The id of an ac
 # Of a simulation
 
 POLICY_DEFAULT = "elastic"
-COUNT_DEFAULT = 1280
-"""Trajectories of a workload: the batch of the published experiments."""
-
 Source = Annotated[
     str,
     typer.Argument(
@@ -35,7 +32,10 @@ Source = Annotated[
     ),
 ]
 Gpus = Annotated[
-    str | None, typer.Option(metavar="NODESxGPUS", help="GPUs, such as 5x8.", show_default="none")
+    str | None,
+    typer.Option(
+        metavar="NODESxGPUS", help="GPUs, such as 5x8.", show_default="the workload's, or none"
+    ),
 ]
 Quotas = Annotated[
     list[str] | None,
@@ -48,9 +48,7 @@ Quotas = Annotated[
 ]
 Count = Annotated[
     int | None,
-    typer.Option(
-        min=1, metavar="N", help="Trajectories of a workload.", show_default=str(COUNT_DEFAULT)
-    ),
+    typer.Option(min=1, metavar="N", help="Trajectories of a workload.", show_default="its own"),
 ]
 Replicate = Annotated[
     int | None,

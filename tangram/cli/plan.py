@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,11 +54,13 @@ def plan(
         ),
     ],
     nodes: Annotated[
-        str,
+        str | None,
         typer.Option(
-            metavar="1xCORES[xMEMORY]", help="One node of the pool, such as 64 or 1x256x2400Gi."
+            metavar="1xCORES[xMEMORY]",
+            help="One node of the pool, such as 64 or 1x256x2400Gi.",
+            show_default=f"the workload's, or {CORES_DEFAULT}",
         ),
-    ] = CORES_DEFAULT,
+    ] = None,
     gpus: Gpus = None,
     quotas: Quotas = None,
     searched: Annotated[
@@ -86,17 +87,16 @@ def plan(
     Exits with 1 if no pool meets it, and says whether more nodes, another resource or only faster
     actions would help.
     """
-    from ..scheduler.simulator.cluster import parse_nodes
     from .inquiry import Inquiry
     from .planned import document, render
-    from .scenario import naming, read_gpus, read_quotas, read_scenario, refuse
+    from .scenario import naming, read_pool, read_scenario, refuse
 
     with naming("--slo"):
         targets = [parse_slo(text) for text in slo]
-    with naming("--nodes"):
-        shape = parse_nodes(nodes)
-    largest = replace(shape, gpus=read_gpus(gpus), quotas=read_quotas(quotas or ()))
     scenario = read_scenario(source, trajectories, replicate_to, seed, elastic or ())
+    if nodes is None and scenario.cluster is None:
+        nodes = CORES_DEFAULT
+    largest = read_pool(scenario, nodes, gpus, quotas or ())
     if "score" in scenario.kinds and largest.gpus is None:
         refuse("--gpus", "the trace has actions on GPUs: say what a node has, such as --gpus 8")
     searched = searched or [Searched.NODES, *([Searched.GPUS] if largest.gpus else [])]

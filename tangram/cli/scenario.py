@@ -10,18 +10,21 @@ import gzip
 import io
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 import typer
 
+from ..managers.gpu import ChunksView
 from ..managers.periods import parse_period
 from ..managers.quota import QUOTA_VIEW, QuotaView
+from ..scheduler.pool import ViewFactory
 from ..scheduler.simulator import workloads
-from ..scheduler.simulator.cluster import ClusterSpec, GpuSpec, QuotaSpec, parse_gpus
+from ..scheduler.simulator.actions import GPUS
+from ..scheduler.simulator.cluster import ClusterSpec, QuotaSpec, parse_gpus, parse_nodes
 from ..scheduler.simulator.host import SimulationError, simulate
 from ..scheduler.simulator.trace import (
     LINE_CHARS_MAX,
@@ -32,7 +35,6 @@ from ..scheduler.simulator.trace import (
     read_lines,
     replicate,
 )
-from .options import COUNT_DEFAULT
 from .terminal import EXIT_INTERRUPTED, give_up
 
 if TYPE_CHECKING:
@@ -43,6 +45,9 @@ EXIT_USAGE = 2
 
 STDIN = "-"
 GZIP_MAGIC = b"\x1f\x8b"
+VIEWS: Mapping[str, ViewFactory] = {QUOTA_VIEW: QuotaView, GPUS: ChunksView}
+"""What counts resources live counts them here."""
+
 QUOTA_KEYS = ("concurrency", "rate", "period")
 QUOTA_UNITS_MAX = 1 << 40
 
@@ -53,6 +58,8 @@ class Scenario:
 
     name: str
     trajectories: Sequence[TraceTrajectory]
+    cluster: ClusterSpec | None = None
+    """What a workload is meant to run on; a trace does not say."""
 
     @property
     def kinds(self) -> set[str]:
@@ -78,26 +85,32 @@ def read_scenario(
     is_file = source == STDIN or Path(source).exists()
     if is_file and count is not None:
         refuse("--trajectories", "counts those of a workload; --replicate multiplies a trace")
-    trajectories = read_file(source) if is_file else _generate(source, count, seed)
-    if not trajectories:
+    if is_file:
+        scenario = Scenario(Path(source).name, read_file(source))
+    else:
+        scenario = _workload(source, count, seed)
+    if not scenario.trajectories:
         give_up(f"{_called(source)}: no trajectories in it", EXIT_USAGE)
     for text in elastic:
         with naming("--elastic"):
-            trajectories = make_elastic(trajectories, *parse_elastic(text))
+            changed = make_elastic(scenario.trajectories, *parse_elastic(text))
+            scenario = replace(scenario, trajectories=changed)
     if copies is not None:
         with naming("--replicate"):
-            trajectories = replicate(trajectories, copies, seed)
-    return Scenario(Path(source).name if is_file else source, trajectories)
+            many = replicate(scenario.trajectories, copies, seed)
+            scenario = replace(scenario, trajectories=many)
+    return scenario
 
 
-def _generate(name: str, count: int | None, seed: int) -> list[TraceTrajectory]:
-    known = ", ".join(workloads.NAMES)
-    if name.partition(":")[0] not in workloads.NAMES:
+def _workload(name: str, count: int | None, seed: int) -> Scenario:
+    if not workloads.is_workload(name):
+        known = ", ".join(workloads.NAMES)
         give_up(f"{name!r} is neither a file nor a workload; workloads are {known}", EXIT_USAGE)
     try:
-        return workloads.generate(name, COUNT_DEFAULT if count is None else count, seed)
+        workload = workloads.workload(name, count, seed)
     except ValueError as error:
         give_up(error, EXIT_USAGE)
+    return Scenario(name, workload.trajectories, workload.cluster)
 
 
 def read_file(source: str) -> list[TraceTrajectory]:
@@ -147,13 +160,27 @@ def _lines(text: io.TextIOWrapper) -> Iterator[str]:
 # The pool
 
 
-def read_gpus(text: str | None) -> GpuSpec | None:
-    with naming("--gpus"):
-        return None if text is None else parse_gpus(text)
+def read_pool(
+    scenario: Scenario, nodes: str | None, gpus: str | None, quotas: Sequence[str]
+) -> ClusterSpec:
+    """What the options say, and where they are silent what the workload is meant to run on. Ends
+    the command with EXIT_USAGE for a trace without --nodes."""
+    pool = scenario.cluster
+    if nodes is not None:
+        with naming("--nodes"):
+            named = parse_nodes(nodes)
+            pool = named if pool is None else replace(pool, nodes=named.nodes)
+    if pool is None:
+        refuse("--nodes", "a trace does not say what it runs on: write NODESxCORES, such as 5x256")
+    if gpus is not None:
+        with naming("--gpus"):
+            pool = replace(pool, gpus=parse_gpus(gpus))
+    limits = {quota.name: quota for quota in pool.quotas} | read_quotas(quotas)
+    return replace(pool, quotas=tuple(limits.values()))
 
 
-def read_quotas(texts: Sequence[str]) -> tuple[QuotaSpec, ...]:
-    """`search:concurrency=8,rate=100,period=1` each."""
+def read_quotas(texts: Sequence[str]) -> dict[str, QuotaSpec]:
+    """`search:concurrency=8,rate=100,period=1` each, by name."""
     quotas: dict[str, QuotaSpec] = {}
     for text in texts:
         with naming("--quota"):
@@ -161,7 +188,7 @@ def read_quotas(texts: Sequence[str]) -> tuple[QuotaSpec, ...]:
             if quota.name in quotas:
                 raise ValueError(f"{quota.name!r} is given twice: put its limits in one option")
             quotas[quota.name] = quota
-    return tuple(quotas.values())
+    return quotas
 
 
 def parse_quota(text: str) -> QuotaSpec:
@@ -204,7 +231,7 @@ def run(
 ) -> SimulationResult:
     """One simulation. Ends the command where the policy is unknown or stands still."""
     try:
-        return simulate(trajectories, cluster, policy, views={QUOTA_VIEW: QuotaView})
+        return simulate(trajectories, cluster, policy, views=VIEWS)
     except ValueError as error:
         give_up(error, EXIT_USAGE)
     except SimulationError as error:

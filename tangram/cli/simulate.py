@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,11 +39,13 @@ tangram simulate trace.jsonl --nodes 64 --quota search:concurrency=8,rate=100,pe
 def simulate(
     source: Source,
     nodes: Annotated[
-        str,
+        str | None,
         typer.Option(
-            metavar="NODESxCORES[xMEMORY]", help="The pool: 5x256x2400Gi, or 64 for one node."
+            metavar="NODESxCORES[xMEMORY]",
+            help="The pool, such as 5x256x2400Gi, or 64 for one node. A trace needs it.",
+            show_default="the workload's",
         ),
-    ],
+    ] = None,
     gpus: Gpus = None,
     quotas: Quotas = None,
     policies: Annotated[
@@ -67,24 +68,12 @@ def simulate(
     it, so slow actions delay what comes next. With several policies the first is what the others
     are compared with.
     """
-    from ..scheduler.simulator.cluster import parse_nodes
     from .comparison import document, render
-    from .scenario import (
-        naming,
-        pool_name,
-        progress,
-        read_gpus,
-        read_quotas,
-        read_scenario,
-        run,
-    )
+    from .scenario import pool_name, progress, read_pool, read_scenario, run
 
     drawing = None if plot is None else _drawing(plot)
-    with naming("--nodes"):
-        cluster = replace(
-            parse_nodes(nodes), gpus=read_gpus(gpus), quotas=read_quotas(quotas or ())
-        )
     scenario = read_scenario(source, trajectories, replicate_to, seed, elastic or ())
+    cluster = read_pool(scenario, nodes, gpus, quotas or ())
     chosen = policies or [POLICY_DEFAULT]
     results = []
     with progress("simulating", len(chosen)) as now:

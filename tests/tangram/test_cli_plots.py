@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -107,13 +108,9 @@ def test_of_several_nodes_the_busiest_is_shown() -> None:
 def test_where_cores_are_shared_an_action_is_one_bar_of_its_mean_share() -> None:
     action = ran(0.0, 4.0)
     changing = (Hold(0.0, 2.0, 0.5), Hold(2.0, 4.0, 3.5))
-    pod = ActionRun(**{**_fields(action), "holds": changing})
+    pod = replace(action, holds=changing)
     (bar,) = series.gantt(result(pod, cores=1), "cores").bars
     assert (bar.lanes, bar.start_s, bar.end_s, bar.units) == (2, 0.0, 4.0, 2.0)
-
-
-def _fields(action: ActionRun) -> dict[str, object]:
-    return {name: getattr(action, name) for name in ActionRun.__slots__}
 
 
 def test_an_svg_holds_the_title_and_is_the_same_each_time() -> None:

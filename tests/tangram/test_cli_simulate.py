@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from tangram.cli import app, scenario
 from tangram.cli.scenario import parse_quota
@@ -176,6 +175,27 @@ def test_a_name_that_is_neither_file_nor_workload_lists_the_workloads() -> None:
     said = refusal("simulate", "codign64", "--nodes", "1", *FCFS)
     assert "'codign64' is neither a file nor a workload; workloads are" in said
     assert "coding64" in said
+
+
+def test_a_workload_brings_its_pool_which_options_override() -> None:
+    own = figures("simulate", "open:load=0.5", "--trajectories", "40", "--seed", "1", *FCFS)
+    small = figures(
+        "simulate", "open:load=0.5", "--trajectories", "40", "--seed", "1", "--nodes", "1", *FCFS
+    )
+    assert own["trajectories"] == small["trajectories"] == 40
+    assert own["mean_queue_s"] == 0 < small["mean_queue_s"]
+
+
+def test_a_setting_that_a_workload_does_not_know_is_refused() -> None:
+    assert "no parameter 'speed'" in refusal("simulate", "open:speed=2", *FCFS)
+
+
+def test_a_trace_needs_nodes(trace: Path) -> None:
+    assert "write NODESxCORES, such as 5x256" in refusal("simulate", trace, *FCFS)
+
+
+def test_the_default_policy_is_elastic(trace: Path) -> None:
+    assert figures("simulate", trace, "--nodes", "2")["policy"] == "elastic"
 
 
 def test_a_folder_is_not_read(tmp_path: Path) -> None:
