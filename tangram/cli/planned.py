@@ -96,9 +96,7 @@ def _answer(finding: Finding) -> Text:
 def _trials(finding: Finding) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("pool", style="bold")
-    for target in finding.targets:
-        table.add_column(target.statistic, justify="right")
-    for name in ("mean ACT", "queue", "cores held"):
+    for name in (*(target.statistic for target in finding.targets), "waits", "cores held"):
         table.add_column(name, justify="right")
     table.add_column("")
     for trial in finding.trials:
@@ -108,7 +106,6 @@ def _trials(finding: Finding) -> Table:
         table.add_row(
             trial.name,
             *(_time(trial.values_s[target.statistic]) for target in finding.targets),
-            _time(summary["mean_act_s"]),
             _time(summary["mean_queue_s"]),
             "-" if utilisation is None else f"{utilisation:.0%}",
             met,
