@@ -54,19 +54,27 @@ def rows(results: Sequence[SimulationResult]) -> list[list[str]]:
 
 def notes(results: Sequence[SimulationResult]) -> list[str]:
     """What stands under the table, each line once: bounds, actions without a result, notes."""
-    lines: dict[str, None] = {}
-    for result in results:
-        if result.lower_bounds_s:
-            best = max(result.lower_bounds_s, key=lambda name: result.lower_bounds_s[name])
-            said = ", ".join(
-                f"{name} {seconds(bound)}" + (" (the best)" if name == best else "")
-                for name, bound in result.lower_bounds_s.items()
-            )
-            lines[f"lower bounds on the mean ACT without resizing: {said}"] = None
+    lines = dict.fromkeys(_bounds(results))
     for result in results:
         for line in (*_unfinished(result), *result.notes):
             lines[line] = None
     return list(lines)
+
+
+def _bounds(results: Sequence[SimulationResult]) -> list[str]:
+    """One line where the bounds are the same for all: some hold for some policies alone."""
+    said = {result.policy: _bounds_of(result) for result in results if result.lower_bounds_s}
+    if len(set(said.values())) == 1:
+        return [f"lower bounds on the mean ACT without resizing: {next(iter(said.values()))}"]
+    return [f"{policy}: lower bounds on the mean ACT: {line}" for policy, line in said.items()]
+
+
+def _bounds_of(result: SimulationResult) -> str:
+    best = max(result.lower_bounds_s, key=lambda name: result.lower_bounds_s[name])
+    return ", ".join(
+        f"{name} {seconds(bound)}" + (" (the best)" if name == best else "")
+        for name, bound in result.lower_bounds_s.items()
+    )
 
 
 def _unfinished(result: SimulationResult) -> list[str]:

@@ -18,7 +18,7 @@ from .options import (
     Seed,
     Source,
 )
-from .terminal import EXIT_FAILURE, console, print_json
+from .terminal import EXIT_FAILURE, console, interruptible, print_json
 
 if TYPE_CHECKING:
     from ..scheduler.simulator.planner import Target
@@ -43,6 +43,7 @@ class Searched(StrEnum):
     GPUS = "gpus"
 
 
+@interruptible()
 def plan(
     source: Source,
     slo: Annotated[

@@ -35,7 +35,7 @@ from ..scheduler.simulator.trace import (
     read_lines,
     replicate,
 )
-from .terminal import EXIT_INTERRUPTED, give_up
+from .terminal import give_up
 
 if TYPE_CHECKING:
     from ..scheduler.simulator.result import SimulationResult
@@ -240,8 +240,8 @@ def run(
 
 @contextmanager
 def progress(label: str, total: int | None = None) -> Iterator[Callable[[str], None]]:
-    """A bar on stderr while something is simulated, if that is a terminal; Ctrl-C ends the command
-    with a shell's code. Calling what it yields says what is being done now, and counts."""
+    """A bar on stderr while something is simulated, if that is a terminal. Calling what it yields
+    says what is being done now, and counts; without a total the bar only shows that it goes on."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -262,12 +262,9 @@ def progress(label: str, total: int | None = None) -> Iterator[Callable[[str], N
         done += 1
         bar.update(task, description=f"{label} {what}", completed=done)
 
-    try:
-        with bar:
-            task = bar.add_task(label, total=total)
-            yield now
-    except KeyboardInterrupt:
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+    with bar:
+        task = bar.add_task(label, total=total)
+        yield now
 
 
 @contextmanager

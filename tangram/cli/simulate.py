@@ -19,7 +19,7 @@ from .options import (
     Seed,
     Source,
 )
-from .terminal import complain, console, give_up, missing_extra, print_json
+from .terminal import complain, console, give_up, interruptible, missing_extra, print_json
 
 if TYPE_CHECKING:
     from ..scheduler.simulator.result import SimulationResult
@@ -36,6 +36,7 @@ tangram simulate trace.jsonl.gz --nodes 2x64x256Gi --replicate 500 --elastic tes
 tangram simulate trace.jsonl --nodes 64 --quota search:concurrency=8,rate=100,period=1m --plot F.svg"""
 
 
+@interruptible()
 def simulate(
     source: Source,
     nodes: Annotated[
@@ -76,7 +77,7 @@ def simulate(
     cluster = read_pool(scenario, nodes, gpus, quotas or ())
     chosen = policies or [POLICY_DEFAULT]
     results = []
-    with progress("simulating", len(chosen)) as now:
+    with progress("simulating", len(chosen) if len(chosen) > 1 else None) as now:
         for policy in chosen:
             now(policy)
             results.append(run(scenario.trajectories, cluster, policy))
