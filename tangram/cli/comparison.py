@@ -13,6 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ..scheduler.simulator.actions import GPUS
 from ..scheduler.simulator.result import SimulationResult
 from ..scheduler.simulator.summary import summarise
 from .render import seconds
@@ -23,6 +24,8 @@ MISSING = "-"
 def columns(results: Sequence[SimulationResult]) -> list[str]:
     """The names of the cells of `rows`."""
     names = ["policy", "mean ACT", "p50", "p95", "queue", "per traj", "makespan", "cores"]
+    if _has_gpus(results):
+        names.append("GPUs")
     if len(results) > 1:
         names.append("vs first")
     if any(result.lower_bounds_s for result in results):
@@ -37,13 +40,15 @@ def rows(results: Sequence[SimulationResult]) -> list[list[str]]:
     summaries = [summarise(result) for result in results]
     has_bounds = any(result.lower_bounds_s for result in results)
     table = []
-    for summary in summaries:
+    for summary, result in zip(summaries, results, strict=True):
         row = [
             summary["policy"],
             *(_time(summary[key]) for key in ("mean_act_s", "p50_act_s", "p95_act_s")),
             *(_time(summary[key]) for key in ("mean_queue_s", "traj_act_s", "makespan_s")),
             _share(summary["core_utilisation"]),
         ]
+        if _has_gpus(results):
+            row.append(_share(_gpu_utilisation(result, summary["makespan_s"])))
         if len(results) > 1:
             row.append(_ratio(summaries[0]["mean_act_s"], summary["mean_act_s"]))
         if has_bounds:
@@ -113,6 +118,19 @@ def document(results: Sequence[SimulationResult]) -> dict[str, Any]:
     """`tangram simulate --json`: one object, or several under `results`."""
     summaries = [summarise(result) for result in results]
     return summaries[0] if len(summaries) == 1 else {"results": summaries}
+
+
+def _has_gpus(results: Sequence[SimulationResult]) -> bool:
+    return any(kind == GPUS for result in results for kind, _ in result.capacities)
+
+
+def _gpu_utilisation(result: SimulationResult, makespan_s: float | None) -> float | None:
+    """Held GPU-seconds over GPUs and makespan."""
+    gpus = sum(units for (kind, _), units in result.capacities.items() if kind == GPUS)
+    if not gpus or not makespan_s:
+        return None
+    holds = (hold for run in result.actions if run.resource == GPUS for hold in run.holds)
+    return sum(h.units * (h.end_s - h.start_s) for h in holds) / gpus / makespan_s
 
 
 def _time(value_s: float | None) -> str:

@@ -43,6 +43,10 @@ class Searched(StrEnum):
     GPUS = "gpus"
 
 
+NEEDED = {"exec": Searched.NODES, "score": Searched.GPUS}
+"""What kinds of actions make a pool larger."""
+
+
 @interruptible()
 def plan(
     source: Source,
@@ -70,7 +74,7 @@ def plan(
             "--search",
             help="What to make as small as can be, in this order: the number of nodes, the cores of"
             " a node (--nodes says the most), the number of nodes with GPUs.",
-            show_default="nodes, and gpus if --gpus is given",
+            show_default="nodes for exec, gpus for score",
         ),
     ] = None,
     max_nodes: Annotated[
@@ -95,12 +99,13 @@ def plan(
     with naming("--slo"):
         targets = [parse_slo(text) for text in slo]
     scenario = read_scenario(source, trajectories, replicate_to, seed, elastic or ())
-    if nodes is None and scenario.cluster is None:
+    if nodes is None and not (scenario.cluster and scenario.cluster.nodes):
         nodes = CORES_DEFAULT
     largest = read_pool(scenario, nodes, gpus, quotas or ())
     if "score" in scenario.kinds and largest.gpus is None:
         refuse("--gpus", "the trace has actions on GPUs: say what a node has, such as --gpus 8")
-    searched = searched or [Searched.NODES, *([Searched.GPUS] if largest.gpus else [])]
+    searched = searched or [NEEDED[kind] for kind in NEEDED if kind in scenario.kinds]
+    searched = searched or [Searched.NODES]
     if len(set(searched)) < len(searched):
         refuse("--search", "each of nodes, cores and gpus once at most")
     if Searched.GPUS in searched and largest.gpus is None:

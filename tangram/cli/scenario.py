@@ -217,10 +217,14 @@ def parse_quota(text: str) -> QuotaSpec:
 
 def pool_name(cluster: ClusterSpec) -> str:
     """`5 nodes of 256 cores, 40 GPUs`."""
-    node = cluster.nodes[0]
-    nodes = f"{len(cluster.nodes):,} nodes" if len(cluster.nodes) > 1 else "1 node"
-    gpus = f", {cluster.gpus.total:,} GPUs" if cluster.gpus else ""
-    return f"{nodes} of {node.cores:,} cores{gpus}"
+    parts = []
+    if cluster.nodes:
+        number = len(cluster.nodes)
+        counted = f"{number:,} nodes" if number > 1 else "1 node"
+        parts.append(f"{counted} of {cluster.nodes[0].cores:,} cores")
+    if cluster.gpus is not None:
+        parts.append(f"{cluster.gpus.total:,} GPUs")
+    return ", ".join(parts) or "quotas alone"
 
 
 # Running it

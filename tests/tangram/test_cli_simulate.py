@@ -335,3 +335,14 @@ def test_scores_need_gpus_to_plan_for(tmp_path: Path) -> None:
     assert "say what a node has" in refusal("plan", path, "--slo", "max=4s", *FCFS)
     found = figures("plan", path, "--slo", "max=4s", "--gpus", "2", *FCFS)
     assert (found["pool"]["nodes"], found["pool"]["gpu_nodes"]) == (1, 2)
+    text = tangram("simulate", path, "--nodes", "1", "--gpus", "2x2", *FCFS).stdout
+    assert "on 1 node of 1 cores, 4 GPUs" in text
+    assert "100%" in text
+
+
+def test_a_workload_of_gpus_alone_needs_no_node() -> None:
+    options = ("--trajectories", "4", *FCFS)
+    assert figures("simulate", "mopd", *options)["core_utilisation"] is None
+    assert "cores" not in tangram("simulate", "mopd", *options).stdout.splitlines()[0]
+    planned = figures("plan", "mopd", "--slo", "queue=5s", *options)
+    assert planned["pool"]["gpu_nodes"] >= 1
