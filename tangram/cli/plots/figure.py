@@ -27,6 +27,7 @@ from matplotlib.ticker import (
     PercentFormatter,
 )
 
+from ...scheduler.model import CORES
 from ...scheduler.simulator.result import SimulationResult
 from . import series
 
@@ -251,7 +252,7 @@ def _over_time(
         axes.set_title(f"{_titled(kind)} held")
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.yaxis.set_major_locator(MaxNLocator(4))
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, max(axes.get_ylim()[1], 1.0 if kind is None else 0.01))
     _time_axis(axes, window)
     if len(results) > 1:
         axes.legend(
@@ -303,7 +304,8 @@ def _corners(bar: series.Bar, zero_s: float) -> list[tuple[float, float]]:
 def _gantt_title(result: SimulationResult, chart: series.Gantt) -> str:
     nodes = len({node for kind, node in result.capacities if kind == chart.kind})
     where = f" of {chart.node}" if chart.node else ""
-    said = f"{result.policy}: {_titled(chart.kind).lower()}{where}"
+    kind = "cores" if chart.kind == CORES else _titled(chart.kind)
+    said = f"{result.policy}: {kind}{where}"
     if nodes > 1:
         said += f", the busiest of {nodes} nodes"
     if chart.shared:
