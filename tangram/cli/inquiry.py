@@ -1,0 +1,165 @@
+"""The search behind `tangram plan`: pools of sizes, simulated, and what binds the answer.
+
+Which sizes are tried is decided by `scheduler.simulator.planner`; here they become pools and runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from ..scheduler.simulator.cluster import ClusterSpec, GpuSpec, NodeSpec
+from ..scheduler.simulator.planner import (
+    Dimension,
+    Plan,
+    Size,
+    Target,
+    search,
+    unqueued,
+    waiting_shares,
+)
+from ..scheduler.simulator.result import SimulationResult
+from .plan import Searched
+from .planned import Finding, Relief, Trial
+from .scenario import Scenario, progress, run
+
+
+@dataclass(slots=True)
+class Inquiry:
+    """One search: makes pools of sizes, simulates them, and asks what binds the answer."""
+
+    scenario: Scenario
+    targets: Sequence[Target]
+    policy: str
+    shape: ClusterSpec
+    max_nodes: int
+    searched: Sequence[Searched]
+    results: dict[Size, SimulationResult] = field(default_factory=dict)
+
+    def find(self) -> Finding:
+        """All of it, with a progress bar."""
+        node, gpus = self.shape.nodes[0], self.shape.gpus
+        ideal = unqueued(self.scenario.trajectories, node.cores, gpus.per_node if gpus else 0)
+        least_s = {target.statistic: target.of(ideal) for target in self.targets}
+        if any(target.strain(ideal) > 1 for target in self.targets):
+            return self._finding(Plan(None, False, {}), least_s, None, ())
+        with progress("planning: simulating") as now:
+
+            def evaluate(size: Size) -> float:
+                now(self._pool_name(size))
+                return self._strain(self._result(size))
+
+            plan = search(evaluate, self._ranges(ideal))
+            shown = plan.size or tuple(limit.largest for limit in self._ranges(ideal))
+            smaller = self._smaller(plan)
+            reliefs = []
+            for name, pool in self._relieved(self._cluster(smaller or shown)):
+                now(f"with {name}")
+                reliefs.append(self._relief(name, pool))
+        return self._finding(plan, least_s, smaller or shown, reliefs)
+
+    def _finding(
+        self,
+        plan: Plan,
+        least_s: Mapping[str, float],
+        bound: Size | None,
+        reliefs: Sequence[Relief],
+    ) -> Finding:
+        trials = [
+            Trial(
+                self._pool_name(size),
+                self._cluster(size),
+                self._values(self.results[size]),
+                strain <= 1,
+                self.results[size],
+            )
+            for size, strain in sorted(plan.tried.items())
+        ]
+        chosen = next(
+            (t for s, t in zip(sorted(plan.tried), trials, strict=True) if s == plan.size), None
+        )
+        return Finding(
+            scenario=f"{self.scenario.name}: {self.scenario.details}",
+            policy=self.policy,
+            targets=self.targets,
+            node=self.shape.nodes[0],
+            size=chosen,
+            steady=plan.steady,
+            trials=trials,
+            least_s=least_s,
+            bound=self._pool_name(bound) if bound else "",
+            waiting=waiting_shares(self.results[bound]) if bound else {},
+            reliefs=reliefs,
+        )
+
+    def _ranges(self, ideal: SimulationResult) -> list[Dimension]:
+        """Where each dimension begins and ends: nodes begin where one-core work would keep them
+        all busy for as long as the trace lasts when nothing waits."""
+        work_s = sum(a.duration_s for t in self.scenario.trajectories for a in t.actions)
+        lasts_s = Target("makespan", 1.0).of(ideal)
+        node = self.shape.nodes[0]
+        guess = math.ceil(work_s / max(lasts_s, 1e-6) / node.cores)
+        ranges = {
+            Searched.NODES: Dimension("nodes", guess, self.max_nodes),
+            Searched.CORES: Dimension("cores", node.cores, node.cores),
+            Searched.GPUS: Dimension("gpus", 1, self.max_nodes),
+        }
+        return [ranges[name] for name in self.searched]
+
+    def _smaller(self, plan: Plan) -> Size | None:
+        """One less in the first dimension where that was tried, which misses."""
+        if plan.size is None:
+            return None
+        for index, number in enumerate(plan.size):
+            size = (*plan.size[:index], number - 1, *plan.size[index + 1 :])
+            if number > 1 and plan.tried.get(size, 0.0) > 1:
+                return size
+        return None
+
+    def _cluster(self, size: Size) -> ClusterSpec:
+        """What is not searched is as the options say: --nodes and --gpus give its number."""
+        numbers = dict(zip(self.searched, size, strict=True))
+        node, gpus = self.shape.nodes[0], self.shape.gpus
+        count = numbers.get(Searched.NODES, len(self.shape.nodes))
+        cores = numbers.get(Searched.CORES, node.cores)
+        if gpus is not None:
+            gpus = GpuSpec(numbers.get(Searched.GPUS, gpus.nodes), gpus.per_node)
+        nodes = tuple(NodeSpec(f"node{n}", cores, node.memory_bytes) for n in range(count))
+        return ClusterSpec(nodes, gpus, self.shape.quotas)
+
+    def _pool_name(self, size: Size) -> str:
+        cluster = self._cluster(size)
+        gpus = f" + {cluster.gpus.nodes}x{cluster.gpus.per_node} GPUs" if cluster.gpus else ""
+        return f"{len(cluster.nodes)}x{cluster.nodes[0].cores}{gpus}"
+
+    def _result(self, size: Size) -> SimulationResult:
+        if size not in self.results:
+            self.results[size] = run(self.scenario.trajectories, self._cluster(size), self.policy)
+        return self.results[size]
+
+    def _strain(self, result: SimulationResult) -> float:
+        return max(target.strain(result) for target in self.targets)
+
+    def _values(self, result: SimulationResult) -> dict[str, float]:
+        return {target.statistic: target.of(result) for target in self.targets}
+
+    def _relieved(self, cluster: ClusterSpec) -> list[tuple[str, ClusterSpec]]:
+        """The pool with twice as much of one thing, or without the limit that it is."""
+        nodes, pools = cluster.nodes, []
+        doubled = tuple(node._replace(cores=2 * node.cores) for node in nodes)
+        pools.append(("twice the cores per node", replace(cluster, nodes=doubled)))
+        if nodes[0].memory_bytes is not None:
+            unlimited = tuple(node._replace(memory_bytes=None) for node in nodes)
+            pools.append(("memory without a limit", replace(cluster, nodes=unlimited)))
+        if cluster.gpus is not None:
+            gpus = cluster.gpus._replace(nodes=2 * cluster.gpus.nodes)
+            pools.append(("twice the GPUs", replace(cluster, gpus=gpus)))
+        for quota in cluster.quotas:
+            others = tuple(one for one in cluster.quotas if one != quota)
+            pools.append((f"no limit of quota {quota.name}", replace(cluster, quotas=others)))
+        return pools
+
+    def _relief(self, name: str, cluster: ClusterSpec) -> Relief:
+        result = run(self.scenario.trajectories, cluster, self.policy)
+        return Relief(name, self._values(result), self._strain(result) <= 1)

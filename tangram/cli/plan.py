@@ -1,0 +1,130 @@
+"""`tangram plan`: the smallest pool that meets a target, by simulation, and what binds it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .options import (
+    POLICY_DEFAULT,
+    Count,
+    Elastic,
+    Gpus,
+    Json,
+    Quotas,
+    Replicate,
+    Seed,
+    Source,
+)
+from .terminal import EXIT_FAILURE, console, interruptible, print_json
+
+if TYPE_CHECKING:
+    from ..scheduler.simulator.planner import Target
+
+EXAMPLES = """Examples:
+
+tangram plan trace.jsonl --slo p95=2s --nodes 1x64x256Gi
+
+tangram plan coding64 --slo mean=1.5s --slo p95=6s --nodes 256 --policy elastic
+
+tangram plan trace.jsonl --slo p99=30s --nodes 64 --gpus 8 --search nodes --search gpus --json"""
+
+NODES_DEFAULT = 64
+CORES_DEFAULT = "64"
+
+
+class Searched(StrEnum):
+    """What may be made smaller."""
+
+    NODES = "nodes"
+    CORES = "cores"
+    GPUS = "gpus"
+
+
+NEEDED = {"exec": Searched.NODES, "score": Searched.GPUS}
+"""What kinds of actions make a pool larger."""
+
+
+@interruptible()
+def plan(
+    source: Source,
+    slo: Annotated[
+        list[str],
+        typer.Option(
+            metavar="STATISTIC=TIME",
+            help="Such as p95=2s; mean, p1 to p99 and max of the ACT, mean queue, ACT per"
+            " trajectory, or makespan. May be repeated: all are to be met.",
+        ),
+    ],
+    nodes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="1xCORES[xMEMORY]",
+            help="One node of the pool, such as 64 or 1x256x2400Gi.",
+            show_default=f"the workload's, or {CORES_DEFAULT}",
+        ),
+    ] = None,
+    gpus: Gpus = None,
+    quotas: Quotas = None,
+    searched: Annotated[
+        list[Searched] | None,
+        typer.Option(
+            "--search",
+            help="What to make as small as can be, in this order: the number of nodes, the cores of"
+            " a node (--nodes says the most), the number of nodes with GPUs.",
+            show_default="nodes for exec, gpus for score",
+        ),
+    ] = None,
+    max_nodes: Annotated[
+        int, typer.Option(min=1, max=10_000, metavar="N", help="The largest pool to think of.")
+    ] = NODES_DEFAULT,
+    policy: Annotated[str, typer.Option(metavar="P", help="Of the scheduler.")] = POLICY_DEFAULT,
+    trajectories: Count = None,
+    replicate_to: Replicate = None,
+    seed: Seed = 0,
+    elastic: Elastic = None,
+    as_json: Json = False,
+) -> None:
+    """Find the smallest pool on which a trace or a workload meets a target, and what binds it.
+
+    Exits with 1 if no pool meets it, and says whether more nodes, another resource or only faster
+    actions would help.
+    """
+    from .inquiry import Inquiry
+    from .planned import document, render
+    from .scenario import naming, read_pool, read_scenario, refuse
+
+    with naming("--slo"):
+        targets = [parse_slo(text) for text in slo]
+    scenario = read_scenario(source, trajectories, replicate_to, seed, elastic or ())
+    if nodes is None and not (scenario.cluster and scenario.cluster.nodes):
+        nodes = CORES_DEFAULT
+    largest = read_pool(scenario, nodes, gpus, quotas or ())
+    if "score" in scenario.kinds and largest.gpus is None:
+        refuse("--gpus", "the trace has actions on GPUs: say what a node has, such as --gpus 8")
+    searched = searched or [NEEDED[kind] for kind in NEEDED if kind in scenario.kinds]
+    searched = searched or [Searched.NODES]
+    if len(set(searched)) < len(searched):
+        refuse("--search", "each of nodes, cores and gpus once at most")
+    if Searched.GPUS in searched and largest.gpus is None:
+        refuse("--search", "gpus need --gpus, which says what a node of them has")
+    finding = Inquiry(scenario, targets, policy, largest, max_nodes, searched).find()
+    if as_json:
+        print_json(document(finding))
+    else:
+        console().print(render(finding))
+    if finding.size is None:
+        raise typer.Exit(EXIT_FAILURE)
+
+
+def parse_slo(text: str) -> Target:
+    """`p95=2s`. Raises ValueError."""
+    from ..managers.periods import parse_period
+    from ..scheduler.simulator.planner import Target
+
+    statistic, equals, limit = text.partition("=")
+    if not equals:
+        raise ValueError(f"write STATISTIC=TIME, such as p95=2s, not {text!r}")
+    return Target(statistic.strip(), parse_period(limit))

@@ -1,0 +1,284 @@
+"""What is simulated: the trajectories of a file or a workload, and the pool that options describe.
+
+What `simulate` and `plan` share: the reading of option values and of files, the progress bar, and the
+one place that starts a simulation.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
+
+import typer
+
+from ..managers.gpu import ChunksView
+from ..managers.periods import parse_period
+from ..managers.quota import QUOTA_VIEW, QuotaView
+from ..scheduler.pool import ViewFactory
+from ..scheduler.simulator import workloads
+from ..scheduler.simulator.actions import GPUS
+from ..scheduler.simulator.cluster import ClusterSpec, QuotaSpec, parse_gpus, parse_nodes
+from ..scheduler.simulator.host import SimulationError, simulate
+from ..scheduler.simulator.trace import (
+    LINE_CHARS_MAX,
+    TraceError,
+    TraceTrajectory,
+    make_elastic,
+    parse_elastic,
+    read_lines,
+    replicate,
+)
+from .terminal import give_up
+
+if TYPE_CHECKING:
+    from ..scheduler.simulator.result import SimulationResult
+
+EXIT_USAGE = 2
+"""Input that cannot be used: an option, a trace, a workload."""
+
+STDIN = "-"
+GZIP_MAGIC = b"\x1f\x8b"
+VIEWS: Mapping[str, ViewFactory] = {QUOTA_VIEW: QuotaView, GPUS: ChunksView}
+"""What counts resources live counts them here."""
+
+QUOTA_KEYS = ("concurrency", "rate", "period")
+QUOTA_UNITS_MAX = 1 << 40
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What is simulated, and its name in titles."""
+
+    name: str
+    trajectories: Sequence[TraceTrajectory]
+    cluster: ClusterSpec | None = None
+    """What a workload is meant to run on; a trace does not say."""
+
+    @property
+    def kinds(self) -> set[str]:
+        """exec, score, call: those that occur."""
+        return {action.runs_as for t in self.trajectories for action in t.actions}
+
+    @property
+    def details(self) -> str:
+        """`128 trajectories, 4,248 actions`."""
+        actions = sum(len(t.actions) for t in self.trajectories)
+        return f"{len(self.trajectories):,} trajectories, {actions:,} actions"
+
+
+def read_scenario(
+    source: str,
+    count: int | None,
+    copies: int | None,
+    seed: int,
+    elastic: Sequence[str],
+) -> Scenario:
+    """The trajectories of a file, of stdin, or of a workload; a file wins over a workload of its
+    name. Ends the command with EXIT_USAGE where there is none, or it cannot be read."""
+    is_file = source == STDIN or Path(source).exists()
+    if is_file and count is not None:
+        refuse("--trajectories", "counts those of a workload; --replicate multiplies a trace")
+    if is_file:
+        scenario = Scenario(Path(source).name, read_file(source))
+    else:
+        scenario = _workload(source, count, seed)
+    if not scenario.trajectories:
+        give_up(f"{_called(source)}: no trajectories in it", EXIT_USAGE)
+    for text in elastic:
+        with naming("--elastic"):
+            changed = make_elastic(scenario.trajectories, *parse_elastic(text))
+            scenario = replace(scenario, trajectories=changed)
+    if copies is not None:
+        with naming("--replicate"):
+            many = replicate(scenario.trajectories, copies, seed)
+            scenario = replace(scenario, trajectories=many)
+    return scenario
+
+
+def _workload(name: str, count: int | None, seed: int) -> Scenario:
+    if not workloads.is_workload(name):
+        known = ", ".join(workloads.NAMES)
+        give_up(f"{name!r} is neither a file nor a workload; workloads are {known}", EXIT_USAGE)
+    try:
+        workload = workloads.workload(name, count, seed)
+    except ValueError as error:
+        give_up(error, EXIT_USAGE)
+    return Scenario(name, workload.trajectories, workload.cluster)
+
+
+def read_file(source: str) -> list[TraceTrajectory]:
+    """The trace in a file or, for -, on stdin, gzipped or not."""
+    name = _called(source)
+    try:
+        with _opened(source) as file, _text(file) as text:
+            return read_lines(_lines(text), name)
+    except TraceError as error:
+        give_up(error, EXIT_USAGE)
+    except UnicodeDecodeError as error:
+        give_up(f"{name}: not text in UTF-8, as JSON lines are: {error.reason}", EXIT_USAGE)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        give_up(f"{name}: broken gzip: {error}", EXIT_USAGE)
+    except OSError as error:
+        give_up(f"{name}: cannot be read: {error.strerror or error}", EXIT_USAGE)
+
+
+def _called(source: str) -> str:
+    return "stdin" if source == STDIN else source
+
+
+def _opened(source: str) -> BinaryIO:
+    """Something whose beginning can be read twice, as a pipe's cannot."""
+    if source == STDIN:
+        return io.BytesIO(sys.stdin.buffer.read())
+    if Path(source).is_fifo():
+        return io.BytesIO(Path(source).read_bytes())
+    return open(source, "rb")
+
+
+def _text(file: BinaryIO) -> io.TextIOWrapper:
+    packed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+    file.seek(0)
+    if packed:
+        return io.TextIOWrapper(gzip.GzipFile(fileobj=file), encoding="utf-8")
+    return io.TextIOWrapper(file, encoding="utf-8")
+
+
+def _lines(text: io.TextIOWrapper) -> Iterator[str]:
+    """Lines of a bounded length: one that is longer comes in pieces, the first of which is refused
+    for its length."""
+    while line := text.readline(LINE_CHARS_MAX + 1):
+        yield line
+
+
+# The pool
+
+
+def read_pool(
+    scenario: Scenario, nodes: str | None, gpus: str | None, quotas: Sequence[str]
+) -> ClusterSpec:
+    """What the options say, and where they are silent what the workload is meant to run on. Ends
+    the command with EXIT_USAGE for a trace without --nodes."""
+    pool = scenario.cluster
+    if nodes is not None:
+        with naming("--nodes"):
+            named = parse_nodes(nodes)
+            pool = named if pool is None else replace(pool, nodes=named.nodes)
+    if pool is None:
+        refuse("--nodes", "a trace does not say what it runs on: write NODESxCORES, such as 5x256")
+    if gpus is not None:
+        with naming("--gpus"):
+            pool = replace(pool, gpus=parse_gpus(gpus))
+    limits = {quota.name: quota for quota in pool.quotas} | read_quotas(quotas)
+    return replace(pool, quotas=tuple(limits.values()))
+
+
+def read_quotas(texts: Sequence[str]) -> dict[str, QuotaSpec]:
+    """`search:concurrency=8,rate=100,period=1` each, by name."""
+    quotas: dict[str, QuotaSpec] = {}
+    for text in texts:
+        with naming("--quota"):
+            quota = parse_quota(text)
+            if quota.name in quotas:
+                raise ValueError(f"{quota.name!r} is given twice: put its limits in one option")
+            quotas[quota.name] = quota
+    return quotas
+
+
+def parse_quota(text: str) -> QuotaSpec:
+    """Raises ValueError."""
+    right = f"write NAME:concurrency=8 or NAME:rate=100,period=60s or all three, not {text!r}"
+    name, _, listed = text.partition(":")
+    pairs = [pair.partition("=") for pair in listed.split(",")]
+    values = {key.strip(): value.strip() for key, _, value in pairs}
+    if not name.strip() or len(values) != len(pairs) or not values.keys() <= set(QUOTA_KEYS):
+        raise ValueError(right)
+    numbers = {key: value for key, value in values.items() if key != "period"}
+    for value in numbers.values():
+        if not (value.isdecimal() and 0 < int(value) <= QUOTA_UNITS_MAX):
+            raise ValueError(f"units are whole numbers from 1 to {QUOTA_UNITS_MAX}; {right}")
+    if ("rate" in values) != ("period" in values):
+        raise ValueError(f"rate and period belong together; {right}")
+    windows: tuple[tuple[int, float], ...] = ()
+    if "rate" in values:
+        period_s = parse_period(values["period"])
+        if period_s <= 0:
+            raise ValueError(f"a period is longer than nothing; {right}")
+        windows = ((int(values["rate"]), period_s),)
+    concurrency = int(values["concurrency"]) if "concurrency" in values else None
+    return QuotaSpec(name.strip(), concurrency, windows)
+
+
+def pool_name(cluster: ClusterSpec) -> str:
+    """`5 nodes of 256 cores, 40 GPUs`."""
+    parts = []
+    if cluster.nodes:
+        number = len(cluster.nodes)
+        counted = f"{number:,} nodes" if number > 1 else "1 node"
+        parts.append(f"{counted} of {cluster.nodes[0].cores:,} cores")
+    if cluster.gpus is not None:
+        parts.append(f"{cluster.gpus.total:,} GPUs")
+    return ", ".join(parts) or "quotas alone"
+
+
+# Running it
+
+
+def run(
+    trajectories: Sequence[TraceTrajectory], cluster: ClusterSpec, policy: str
+) -> SimulationResult:
+    """One simulation. Ends the command where the policy is unknown or stands still."""
+    try:
+        return simulate(trajectories, cluster, policy, views=VIEWS)
+    except ValueError as error:
+        give_up(error, EXIT_USAGE)
+    except SimulationError as error:
+        give_up(f"{policy} cannot finish this trace: {error}")
+
+
+@contextmanager
+def progress(label: str, total: int | None = None) -> Iterator[Callable[[str], None]]:
+    """A bar on stderr while something is simulated, if that is a terminal. Calling what it yields
+    says what is being done now, and counts; without a total the bar only shows that it goes on."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    screen = Console(stderr=True, highlight=False)
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        TimeElapsedColumn(),
+        console=screen,
+        transient=True,
+        disable=not screen.is_terminal,
+    )
+    done = -1
+
+    def now(what: str) -> None:
+        nonlocal done
+        done += 1
+        bar.update(task, description=f"{label} {what}", completed=done)
+
+    with bar:
+        task = bar.add_task(label, total=total)
+        yield now
+
+
+@contextmanager
+def naming(option: str) -> Iterator[None]:
+    """A ValueError inside is the fault of this option's value."""
+    try:
+        yield
+    except ValueError as error:
+        refuse(option, str(error))
+
+
+def refuse(option: str, message: str) -> NoReturn:
+    raise typer.BadParameter(message, param_hint=option)

@@ -1,0 +1,115 @@
+"""`tangram simulate`: a trace or a workload under one or several policies, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .options import (
+    POLICY_DEFAULT,
+    Count,
+    Elastic,
+    Gpus,
+    Json,
+    Quotas,
+    Replicate,
+    Seed,
+    Source,
+)
+from .terminal import complain, console, give_up, interruptible, missing_extra, print_json
+
+if TYPE_CHECKING:
+    from ..scheduler.simulator.result import SimulationResult
+
+PLOT_EXTRA = "tangram-rl[plot]"
+PLOT_FORMATS = ("svg", "html")
+
+EXAMPLES = """Examples:
+
+tangram simulate coding64 --nodes 5x256 --policy elastic --policy fcfs
+
+tangram simulate trace.jsonl.gz --nodes 2x64x256Gi --replicate 500 --elastic test=1-32:0.03 --json
+
+tangram simulate trace.jsonl --nodes 64 --quota search:concurrency=8,rate=100,period=1m --plot F.svg"""
+
+
+@interruptible()
+def simulate(
+    source: Source,
+    nodes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NODESxCORES[xMEMORY]",
+            help="The pool, such as 5x256x2400Gi, or 64 for one node. A trace needs it.",
+            show_default="the workload's",
+        ),
+    ] = None,
+    gpus: Gpus = None,
+    quotas: Quotas = None,
+    policies: Annotated[
+        list[str] | None,
+        typer.Option("--policy", metavar="P", help="May be repeated.", show_default="elastic"),
+    ] = None,
+    trajectories: Count = None,
+    replicate_to: Replicate = None,
+    seed: Seed = 0,
+    elastic: Elastic = None,
+    as_json: Json = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw it, as FILE.svg or FILE.html."),
+    ] = None,
+) -> None:
+    """Replay a trace or a workload in virtual time, and say how long its actions would take.
+
+    The scheduler is the one that serves. An action follows a gap after the end of the one before
+    it, so slow actions delay what comes next. With several policies the first is what the others
+    are compared with.
+    """
+    from .comparison import document, render
+    from .scenario import pool_name, progress, read_pool, read_scenario, run
+
+    drawing = None if plot is None else _drawing(plot)
+    scenario = read_scenario(source, trajectories, replicate_to, seed, elastic or ())
+    cluster = read_pool(scenario, nodes, gpus, quotas or ())
+    chosen = policies or [POLICY_DEFAULT]
+    results = []
+    with progress("simulating", len(chosen) if len(chosen) > 1 else None) as now:
+        for policy in chosen:
+            now(policy)
+            results.append(run(scenario.trajectories, cluster, policy))
+    details = f"{scenario.details} on {pool_name(cluster)}"
+    if as_json:
+        print_json(document(results))
+    else:
+        console().print(render(results, f"{scenario.name}: {details}"))
+    if drawing is not None:
+        drawing(results, scenario.name, details)
+
+
+def _drawing(path: Path) -> Callable[[Sequence[SimulationResult], str, str], None]:
+    """Draws results into the file. What would keep it from doing so is said before anything is
+    simulated."""
+    from .scenario import refuse
+
+    form = path.suffix.removeprefix(".").lower()
+    if form not in PLOT_FORMATS:
+        refuse("--plot", f"{str(path)!r} ends with neither .svg nor .html")
+    if not path.parent.is_dir():
+        refuse("--plot", f"there is no folder {str(path.parent)!r}")
+    try:
+        from .plots import render as drawn
+    except ModuleNotFoundError as error:
+        missing_extra("simulate --plot", PLOT_EXTRA, error.name)
+
+    def draw(results: Sequence[SimulationResult], title: str, details: str) -> None:
+        try:
+            path.write_bytes(drawn(results, title, details, form))
+        except OSError as error:
+            give_up(f"--plot: {path} cannot be written: {error.strerror}")
+        complain(f"drawn: {path}")
+
+    return draw

@@ -1,0 +1,348 @@
+"""`tangram simulate` and `tangram plan` as they are called: traces in, tables and JSON out."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from tangram.cli import app, scenario
+from tangram.cli.scenario import parse_quota
+from tangram.scheduler.simulator.cluster import QuotaSpec
+
+FIELDS = [
+    "policy",
+    "mean_act_s",
+    "p50_act_s",
+    "p95_act_s",
+    "mean_queue_s",
+    "traj_act_s",
+    "makespan_s",
+    "core_utilisation",
+    "lower_bound_s",
+]
+FCFS = ("--policy", "fcfs")
+
+
+def line(name: str, *actions: dict[str, Any], **fields: Any) -> str:
+    return json.dumps({"trajectory": name, "actions": actions, **fields})
+
+
+def second(**fields: Any) -> dict[str, Any]:
+    return {"kind": "exec", "gap_s": 0, "duration_s": 1, "memory_mib": 1, **fields}
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    """Four commands of one second, each alone in its trajectory, all at once."""
+    path = tmp_path / "four.jsonl"
+    path.write_text("\n".join(line(f"t{number}", second()) for number in range(4)))
+    return path
+
+
+def tangram(*arguments: object, stdin: bytes | None = None) -> Result:
+    environment = {"COLUMNS": "120", "NO_COLOR": "1", "TERM": "dumb"}
+    return CliRunner().invoke(app, list(map(str, arguments)), input=stdin, env=environment)
+
+
+def figures(*arguments: object, stdin: bytes | None = None) -> Any:
+    done = tangram(*arguments, "--json", stdin=stdin)
+    assert done.exit_code == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def refusal(*arguments: object, stdin: bytes | None = None) -> str:
+    """What is said where the exit code is 2, without the frame around it."""
+    done = tangram(*arguments, stdin=stdin)
+    assert done.exit_code == 2, done.stdout
+    assert done.stdout == ""
+    return " ".join(done.stderr.replace("│", " ").split())
+
+
+def test_four_commands_on_two_cores_take_two_rounds(trace: Path) -> None:
+    found = figures("simulate", trace, "--nodes", "2", *FCFS)
+    assert list(found)[: len(FIELDS)] == FIELDS
+    assert found["mean_act_s"] == pytest.approx(1.5)
+    assert found["mean_queue_s"] == pytest.approx(0.5)
+    assert found["makespan_s"] == pytest.approx(2.0)
+    assert found["core_utilisation"] == pytest.approx(1.0)
+
+
+def test_the_same_trace_comes_from_a_file_gzipped_or_from_stdin(trace: Path) -> None:
+    packed = trace.with_suffix(".gz")
+    packed.write_bytes(gzip.compress(trace.read_bytes()))
+    wanted = figures("simulate", trace, "--nodes", "2", *FCFS)
+    assert figures("simulate", packed, "--nodes", "2", *FCFS) == wanted
+    for data in (trace.read_bytes(), packed.read_bytes()):
+        assert figures("simulate", "-", "--nodes", "2", *FCFS, stdin=data) == wanted
+
+
+def test_several_policies_stand_side_by_side_and_are_compared_with_the_first(trace: Path) -> None:
+    pod = "pod:request=1,limit=1,pods=1"
+    policies = (*FCFS, "--policy", pod)
+    found = figures("simulate", trace, "--nodes", "2", *policies)
+    assert [result["policy"] for result in found["results"]] == ["fcfs", pod]
+    text = tangram("simulate", trace, "--nodes", "2", *policies).stdout
+    assert "vs first" in text
+    ratio = found["results"][0]["mean_act_s"] / found["results"][1]["mean_act_s"]
+    assert f"{ratio:.2f} x" in text
+    assert "four.jsonl: 4 trajectories, 4 actions on 1 node of 2 cores" in text
+
+
+def test_a_trace_is_multiplied_and_made_elastic(trace: Path) -> None:
+    changed = ("--replicate", "6", "--elastic", "exec=1-4:0.5", "--seed", "3")
+    found = figures("simulate", trace, "--nodes", "64", *changed, "--policy", "fixed:4")
+    assert found["actions"] == 6
+    assert found["mean_act_s"] == pytest.approx((1 + 0.5 * 3) / 4)
+
+
+def test_a_quota_limits_the_calls_of_a_trace(tmp_path: Path) -> None:
+    call = {"kind": "call", "gap_s": 0, "duration_s": 1, "quota": "search"}
+    path = tmp_path / "calls.jsonl"
+    path.write_text("\n".join(line(f"t{number}", call) for number in range(4)))
+    free = figures("simulate", path, "--nodes", "1", *FCFS)
+    limited = figures(
+        "simulate", path, "--nodes", "1", *FCFS, "--quota", "search:rate=2,period=10s"
+    )
+    assert free["mean_queue_s"] == 0
+    assert limited["mean_queue_s"] == pytest.approx((10 + 10) / 4, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("text", "quota"),
+    [
+        ("a:concurrency=8", QuotaSpec("a", 8)),
+        ("a:rate=100,period=1m", QuotaSpec("a", None, ((100, 60.0),))),
+        ("a:concurrency=8,rate=100,period=1", QuotaSpec("a", 8, ((100, 1.0),))),
+    ],
+)
+def test_a_quota_has_a_concurrency_or_a_rate_or_both(text: str, quota: QuotaSpec) -> None:
+    assert parse_quota(text) == quota
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a",
+        "a:",
+        ":concurrency=1",
+        "a:concurrency=0",
+        "a:concurrency=1,concurrency=2",
+        "a:rate=1",
+        "a:period=1",
+        "a:rate=1,period=0",
+        "a:rate=1,period=soon",
+        "a:speed=1",
+        "a:concurrency=-1",
+    ],
+)
+def test_another_quota_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"write NAME:concurrency=8|period"):
+        parse_quota(text)
+
+
+def test_a_malformed_trace_names_file_line_and_field(tmp_path: Path) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_text(line("a", second()) + "\n" + line("b", second(duration_s=-1)))
+    said = refusal("simulate", path, "--nodes", "1", *FCFS)
+    assert "bad.jsonl, line 2: actions[0].duration_s: a number from 0" in said
+    said = refusal("simulate", "-", "--nodes", "1", *FCFS, stdin=b"{}\n")
+    assert "stdin, line 1: actions:" in said
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "no trajectories"),
+        (b"\xff\xfe{}", "not text in UTF-8"),
+        (b"\x1f\x8bnothing", "broken gzip"),
+        (gzip.compress(b"{}")[:-6], "broken gzip"),
+    ],
+)
+def test_a_file_that_is_no_trace_is_refused(tmp_path: Path, data: bytes, words: str) -> None:
+    path = tmp_path / "odd"
+    path.write_bytes(data)
+    assert words in refusal("simulate", path, "--nodes", "1", *FCFS)
+
+
+def test_a_name_that_is_neither_file_nor_workload_lists_the_workloads() -> None:
+    said = refusal("simulate", "codign64", "--nodes", "1", *FCFS)
+    assert "'codign64' is neither a file nor a workload; workloads are" in said
+    assert "coding64" in said
+
+
+def test_a_workload_brings_its_pool_which_options_override() -> None:
+    own = figures("simulate", "open:load=0.5", "--trajectories", "40", "--seed", "1", *FCFS)
+    small = figures(
+        "simulate", "open:load=0.5", "--trajectories", "40", "--seed", "1", "--nodes", "1", *FCFS
+    )
+    assert own["trajectories"] == small["trajectories"] == 40
+    assert own["mean_queue_s"] == 0 < small["mean_queue_s"]
+
+
+def test_a_setting_that_a_workload_does_not_know_is_refused() -> None:
+    assert "no parameter 'speed'" in refusal("simulate", "open:speed=2", *FCFS)
+
+
+def test_a_trace_needs_nodes(trace: Path) -> None:
+    assert "write NODESxCORES, such as 5x256" in refusal("simulate", trace, *FCFS)
+
+
+def test_the_default_policy_is_elastic(trace: Path) -> None:
+    assert figures("simulate", trace, "--nodes", "2")["policy"] == "elastic"
+
+
+def test_a_folder_is_not_read(tmp_path: Path) -> None:
+    assert "cannot be read" in refusal("simulate", tmp_path, "--nodes", "1", *FCFS)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--nodes", "many"), "--nodes"),
+        (("--nodes", "1", "--gpus", "x"), "--gpus"),
+        (("--nodes", "1", "--quota", "search"), "--quota"),
+        (("--nodes", "1", "--quota", "a:concurrency=1", "--quota", "a:concurrency=2"), "twice"),
+        (("--nodes", "1", "--elastic", "exec"), "--elastic"),
+        (("--nodes", "1", "--elastic", "test=1-2:0.1"), "no action is of kind 'test'"),
+        (("--nodes", "1", "--trajectories", "3"), "--replicate multiplies a trace"),
+        (("--nodes", "1", "--policy", "best"), "best"),
+        (("--nodes", "1", "--plot", "picture.png"), "neither .svg nor .html"),
+        (("--nodes", "1", "--plot", "nowhere/picture.svg"), "no folder 'nowhere'"),
+    ],
+)
+def test_a_wrong_option_is_named(trace: Path, options: tuple[str, ...], words: str) -> None:
+    assert words in refusal("simulate", trace, *options)
+
+
+def test_an_action_that_no_node_can_run_is_counted_with_the_reason(tmp_path: Path) -> None:
+    path = tmp_path / "large.jsonl"
+    path.write_text(line("a", second(cores=[8])) + "\n" + line("b", second()))
+    text = tangram("simulate", path, "--nodes", "4", *FCFS).stdout
+    assert "fcfs: 1 actions failed" in text
+    assert "8 cores" in text
+
+
+def test_ctrl_c_ends_with_130_and_no_traceback(
+    trace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scenario, "simulate", interrupted)
+    done = tangram("simulate", trace, "--nodes", "1", *FCFS)
+    assert done.exit_code == 130
+    assert "Traceback" not in done.stderr
+
+
+def test_without_matplotlib_a_plot_says_what_to_install_before_anything_runs(trace: Path) -> None:
+    arguments = ["tangram", "simulate", str(trace), "--nodes", "1", *FCFS, "--plot", "a.svg"]
+    program = (
+        f"import sys; sys.modules['matplotlib'] = None; sys.argv = {arguments!r};"
+        "from tangram.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=False, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "tangram: `tangram simulate --plot` needs matplotlib: pip install 'tangram-rl[plot]'\n"
+    )
+
+
+def test_the_smallest_pool_is_found_with_its_neighbours_and_what_binds(trace: Path) -> None:
+    """A queue of one is the most that meets the target: two nodes of one core."""
+    found = figures("plan", trace, "--slo", "max=2s", "--nodes", "1x1x1Gi", *FCFS)
+    assert found["met"] and found["steady"]
+    assert found["pool"]["nodes"] == 2
+    assert found["result"]["makespan_s"] == pytest.approx(2.0)
+    tried = {trial["nodes"]: trial["meets"] for trial in found["tried"]}
+    assert tried[1] is False and tried[2] is True and tried[3] is True
+    assert found["least_s"] == {"max": 1.0}
+    assert found["binding"]["pool"] == "1x1"
+    assert found["binding"]["waiting"] == {"cores": 1.0}
+    reliefs = {relief["with"]: relief["meets"] for relief in found["binding"]["reliefs"]}
+    assert reliefs == {"twice the cores per node": True, "memory without a limit": False}
+
+
+def test_a_plan_as_text_says_the_pool_the_target_and_the_figures(trace: Path) -> None:
+    text = tangram("plan", trace, "--slo", "max=2s", "--nodes", "1x1x1Gi", *FCFS).stdout
+    assert "smallest pool: 2x1 (2 x 1 cores = 2 cores)" in text
+    assert "target: max <= 2.00 s" in text
+    assert "1x1 with twice the cores per node would meet it: max 2.00 s" in text
+
+
+def test_memory_binds_where_trajectories_wait_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "large.jsonl"
+    path.write_text("\n".join(line(f"t{n}", second(memory_mib=1024)) for n in range(4)))
+    found = figures("plan", path, "--slo", "max=2s", "--nodes", "1x8x1Gi", *FCFS)
+    reliefs = {relief["with"]: relief["meets"] for relief in found["binding"]["reliefs"]}
+    assert found["pool"]["nodes"] == 2
+    assert reliefs == {"twice the cores per node": False, "memory without a limit": True}
+
+
+def test_cores_of_a_node_are_searched_where_that_is_asked_for(trace: Path) -> None:
+    options = ("--slo", "mean=1s", "--nodes", "16", "--search", "cores")
+    found = figures("plan", trace, *options, *FCFS)
+    assert (found["pool"]["nodes"], found["pool"]["cores_per_node"]) == (1, 4)
+
+
+def test_where_actions_alone_take_longer_no_pool_is_simulated(trace: Path) -> None:
+    done = tangram("plan", trace, "--slo", "p95=500ms", "--nodes", "4", *FCFS)
+    assert done.exit_code == 1
+    assert "no pool meets it" in done.stdout
+    assert "p95 would be 1.00 s: the actions themselves take longer" in done.stdout
+    found = json.loads(tangram("plan", trace, "--slo", "p95=500ms", *FCFS, "--json").stdout)
+    assert (found["met"], found["pool"], found["tried"]) == (False, None, [])
+
+
+def test_where_the_largest_pool_misses_the_plan_says_what_binds_there(tmp_path: Path) -> None:
+    path = tmp_path / "many.jsonl"
+    path.write_text("\n".join(line(f"t{n}", second()) for n in range(8)))
+    options = ("--slo", "max=1s", "--nodes", "1x1x1Gi", "--max-nodes", "4", *FCFS)
+    done = tangram("plan", path, *options)
+    assert done.exit_code == 1
+    assert "no pool meets it" in done.stdout
+    assert "4x1 with twice the cores per node would meet it: max 1.00 s" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--slo", "p95"), "STATISTIC=TIME"),
+        (("--slo", "median=1s"), "write mean, p1 to p99"),
+        (("--slo", "p95=soon"), "not a period"),
+        (("--slo", "p95=0"), "positive"),
+        (("--slo", "p95=1", "--search", "gpus"), "--gpus"),
+        (("--slo", "p95=1", "--search", "nodes", "--search", "nodes"), "once at most"),
+        (("--slo", "p95=1", "--nodes", "x"), "--nodes"),
+    ],
+)
+def test_a_wrong_option_of_plan_is_named(trace: Path, options: tuple[str, ...], words: str) -> None:
+    assert words in refusal("plan", trace, *options, *FCFS)
+
+
+def test_scores_need_gpus_to_plan_for(tmp_path: Path) -> None:
+    score = {"kind": "score", "gap_s": 0, "duration_s": 2, "service": "rm", "gpus": [1, 2]}
+    path = tmp_path / "scores.jsonl"
+    path.write_text("\n".join(line(f"t{n}", score) for n in range(8)))
+    assert "say what a node has" in refusal("plan", path, "--slo", "max=4s", *FCFS)
+    found = figures("plan", path, "--slo", "max=4s", "--gpus", "2", *FCFS)
+    assert (found["pool"]["nodes"], found["pool"]["gpu_nodes"]) == (1, 2)
+    text = tangram("simulate", path, "--nodes", "1", "--gpus", "2x2", *FCFS).stdout
+    assert "on 1 node of 1 cores, 4 GPUs" in text
+    assert "100%" in text
+
+
+def test_a_workload_of_gpus_alone_needs_no_node() -> None:
+    options = ("--trajectories", "4", *FCFS)
+    assert figures("simulate", "mopd", *options)["core_utilisation"] is None
+    assert "cores" not in tangram("simulate", "mopd", *options).stdout.splitlines()[0]
+    planned = figures("plan", "mopd", "--slo", "queue=5s", *options)
+    assert planned["pool"]["gpu_nodes"] >= 1
