@@ -105,8 +105,14 @@ def render(results: Sequence[SimulationResult], title: str) -> RenderableType:
     )
     for index, name in enumerate(columns(results)):
         style = "bold" if name in ("policy", "mean ACT") else None
+        # Only the policy may be folded: a name of many words over narrow columns fits 80 characters.
         table.add_column(
-            name, justify="left" if index == 0 else "right", style=style, overflow="fold"
+            name.replace(" ", "\n"),
+            justify="left" if index == 0 else "right",
+            style=style,
+            overflow="fold",
+            no_wrap=index > 0,
+            vertical="bottom",
         )
     for row in rows(results):
         table.add_row(*row)
