@@ -50,7 +50,7 @@ def test_the_oldest_is_overtaken_at_its_cost_no_more_often_than_allowed(
     history: list[dict[str, int] | int],
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tangram.scheduler.matching.OVERTAKE_MAX", FEW)
+        patch.setattr("tangram.scheduler.waiting.OVERTAKE_MAX", FEW)
         scheduler = Scheduler()
         scheduler.handle(NodeUp(CLUSTER, 1, (Capacity(LEFT, LIMIT), Capacity(RIGHT, LIMIT))), 0.0)
         waiting: dict[str, dict[str, int]] = {}
