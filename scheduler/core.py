@@ -39,7 +39,12 @@ __all__ = ["ENDED_MAX", "OVERTAKE_MAX", "Closable", "Explanation", "QueueSummary
 SandboxEvent: TypeAlias = ev.SandboxReady | ev.SandboxLost | ev.TrajectoryReleased
 LeaseEvent: TypeAlias = ev.Started | ev.ActionEnded | ev.LeaseReleased | ev.LeaseLost
 ActionEvent: TypeAlias = (
-    ev.Submitted | ev.CancelRequested | ev.ResizeRequested | ev.Resized | LeaseEvent
+    ev.Submitted
+    | ev.CancelRequested
+    | ev.CancelAllRequested
+    | ev.ResizeRequested
+    | ev.Resized
+    | LeaseEvent
 )
 
 
@@ -211,6 +216,9 @@ class Scheduler:
                 self._life.send_in(self._life.enter(action, now), now)
             case ev.CancelRequested(action_id, message):
                 self._cancel(action_id, message, now)
+            case ev.CancelAllRequested(action_ids, message):
+                for action_id in action_ids:
+                    self._cancel(action_id, message, now)
             case ev.ResizeRequested(action_id, amounts):
                 self._resize(action_id, amounts, now)
             case ev.Resized(action_id, token, amounts):

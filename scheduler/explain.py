@@ -129,11 +129,12 @@ class Explainer:
         limits, task = self._waiting.limits, entry.action.task
         most = limits.most(task, kind)
         held = number_of(kind, most - limits.spare(task, kind))
-        ahead = self._ahead(entry)
-        others = ""
+        ahead, others = self._ahead(entry), ""
         if ahead:
-            others = f", {ahead} other {'action' if ahead == 1 else 'actions'} of it go first"
-        return f"waits for its task {task}, which holds {held} of at most {amount_of(kind, most)}{others}"
+            go = "action of it goes first" if ahead == 1 else "actions of it go first"
+            others = f", {ahead} other {go}"
+        most_words = amount_of(kind, most)
+        return f"waits for its task {task}, which holds {held} of at most {most_words}{others}"
 
     def _queue_sentence(self, entry: Entry, resource: ResourceId, now: float) -> str:
         view = self._pool.views[resource]
