@@ -9,6 +9,7 @@ from .core import Explanation, Scheduler
 from .decisions import Decision, End, Grant, Kill, Place, Reserve, Resize
 from .events import (
     ActionEnded,
+    CancelAllRequested,
     CancelRequested,
     Event,
     LeaseLost,
@@ -50,6 +51,7 @@ __all__ = [
     "Action",
     "ActionEnded",
     "Amounts",
+    "CancelAllRequested",
     "CancelRequested",
     "Capacity",
     "Decision",

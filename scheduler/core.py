@@ -1,8 +1,8 @@
 """The scheduler: events in, decisions out, in one numbered cycle.
 
 `Scheduler` checks each event's token or epoch and hands it to the part that it concerns: `pool`
-counts units, `placement` chooses nodes, `lifecycle` moves actions and trajectories on, `matching`
-serves the queues, `explain` finds the words. No IO, no clock, no randomness; every collection is
+counts units, `placement` chooses nodes, `lifecycle` moves actions and trajectories on, `waiting` keeps
+the queues, `matching` serves them, `ledger` books, `explain` finds the words. No IO, no clock, no randomness; every collection is
 ordered, so that the same events give the same decisions.
 """
 
@@ -15,24 +15,36 @@ from . import events as ev
 from .decisions import Decision, Grant
 from .explain import Explainer, Explanation, QueueSummary
 from .invariants import check
+from .ledger import Ledger
 from .lifecycle import ENDED_MAX, Lifecycle
-from .matching import OVERTAKE_MAX, Matching
+from .limits import Limits, TaskLimits
+from .matching import Matching
 from .membership import Membership
-from .model import EndReason, ResourceId, State
+from .model import EMPTY, EndReason, ResourceId, State
+from .order import DEFAULT as DEFAULT_ORDER
+from .order import check_weights, parse_order
 from .placement import Placement
-from .policy import DEFAULT, parse_policy
+from .policy import DEFAULT as DEFAULT_POLICY
+from .policy import parse_policy
 from .pool import Closable, Pool, ViewFactory
 from .profile import Profiler
-from .records import Entry, Phase, Waits
+from .ranking import Weights
+from .records import Entry, Phase, Seat, Waits
 from .resizing import Resizing
 from .resource import LinearView, ResourceView
+from .waiting import OVERTAKE_MAX, Waiting
 
 __all__ = ["ENDED_MAX", "OVERTAKE_MAX", "Closable", "Explanation", "QueueSummary", "Scheduler"]
 
 SandboxEvent: TypeAlias = ev.SandboxReady | ev.SandboxLost | ev.TrajectoryReleased
 LeaseEvent: TypeAlias = ev.Started | ev.ActionEnded | ev.LeaseReleased | ev.LeaseLost
 ActionEvent: TypeAlias = (
-    ev.Submitted | ev.CancelRequested | ev.ResizeRequested | ev.Resized | LeaseEvent
+    ev.Submitted
+    | ev.CancelRequested
+    | ev.CancelAllRequested
+    | ev.ResizeRequested
+    | ev.Resized
+    | LeaseEvent
 )
 
 
@@ -40,26 +52,38 @@ class Scheduler:
     """Decides who gets which units and when. Nobody else changes its state.
 
     `views` names the factories of resource views beside "linear"; `policy` says how many units an
-    action gets (`policy.parse_policy`: raises ValueError for an unknown one). `now` is the host's monotonic
-    clock in seconds and must not go back between calls.
+    action gets (`policy.parse_policy`), `order` who is served first (`order.parse_order`), with
+    `weights` of tasks and tenants; `limits` how many units a task holds at most at once
+    (`limits.Limits`). Raises ValueError for one that is unknown or malformed. `now` is the host's
+    monotonic clock in seconds and must not go back between calls.
     """
 
     def __init__(
-        self, views: Mapping[str, ViewFactory] | None = None, policy: str = DEFAULT
+        self,
+        views: Mapping[str, ViewFactory] | None = None,
+        policy: str = DEFAULT_POLICY,
+        order: str = DEFAULT_ORDER,
+        weights: Weights = EMPTY,
+        limits: Limits = EMPTY,
     ) -> None:
-        self.policy = parse_policy(policy)
-        self._pool = Pool({"linear": LinearView, **(views or {})})
-        self._waits = Waits()
-        self._matching = Matching(self._pool, self._waits, self.policy)
-        self._placement = Placement(self._pool)
+        self.policy, self.order = parse_policy(policy), parse_order(order)
+        check_weights(weights)
+        self._pool = pool = Pool({"linear": LinearView, **(views or {})})
+        self._ranking = ranking = self.order.ranking(pool.total, weights)
+        self._waits = waits = Waits()
+        task_limits = TaskLimits(limits)
+        ledger = Ledger(pool, task_limits, ranking, predicts=self.policy.arranger is not None)
+        self._waiting = waiting = Waiting(waits, self.policy, ranking, task_limits, ledger)
+        self._matching = Matching(pool, waits, waiting, ledger, self.policy)
+        self._placement = placement = Placement(pool, ranking)
         self.profiler = Profiler()
         """What was learned of durations. Hosts read its errors; nobody else teaches it."""
         self._life = Lifecycle(
-            self._pool, self._waits, self._matching, self._placement, self.policy, self.profiler
+            pool, waits, waiting, ledger, placement, self.policy, ranking, self.profiler
         )
-        self._resizing = Resizing(self._pool, self._matching)
-        self._membership = Membership(self._pool, self._matching, self._placement, self._life)
-        self._explainer = Explainer(self._pool, self._matching, self._placement)
+        self._resizing = Resizing(pool, waiting, ledger)
+        self._membership = Membership(pool, waiting, ledger, placement, self._life)
+        self._explainer = Explainer(pool, waiting, placement)
         self._stale = 0
 
     def handle(self, event: ev.Event, now: float) -> list[Decision]:
@@ -70,30 +94,36 @@ class Scheduler:
         # 1. Apply the event; whatever it changes marks the queues that deserve a pass.
         self._apply(event, now)
         # 2. Expire actions whose deadline passed while they wait.
-        for _, _, action_id in life.deadlines.due(now):
+        for _, action_id in life.deadlines.due(now):
             entry = life.actions[action_id]
             message = f"its deadline passed while it waited ({entry.reason or 'just submitted'})"
             life.end(entry, State.EXPIRED, EndReason.EXPIRED, message, now)
-        # 3. Place trajectories for whose reservation a node has room now.
+        # 3. Move those whose rank is another now.
+        for member, rank in self._ranking.moved():
+            if isinstance(member, Seat):
+                self._placement.rekey(member, rank)
+            else:
+                self._waiting.rekey(member, rank)
+        # 4. Place trajectories for whose reservation a node has room now.
         for seat, place in self._placement.run(now):
             life.out.append(place)
             if not seat.trajectory.sandboxed:
                 seat.phase = Phase.READY
             life.advance(seat, now)
-        # 4. One pass over each touched queue, never over all.
+        # 5. One pass over each touched queue, never over all.
         granted = self._matching.run(now)
         granted += self._change_amounts(now)
         for decision in granted:
             if len(life.deadlines) and isinstance(decision, Grant):
-                life.deadlines.drop(life.actions[decision.action].key)
-        # 5. Hand over what was decided, in order.
+                life.deadlines.drop(life.actions[decision.action].key[1:])
+        # 6. Hand over what was decided, in order.
         decisions, life.out = life.out + granted, []
         return decisions
 
     def next_wakeup(self, now: float) -> float | None:
         """When to send a Tick if nothing else happens before: the earliest deadline of a waiting
         action, or change of a resource that somebody waits for. None if time changes nothing."""
-        times = (self._life.deadlines.next(), self._matching.wakes.next())
+        times = (self._life.deadlines.next(), self._waiting.wakes.next())
         return min((time for time in times if time is not None), default=None)
 
     def _change_amounts(self, now: float) -> list[Decision]:
@@ -157,7 +187,7 @@ class Scheduler:
 
     def check_invariants(self) -> None:
         """Raises AssertionError where two parts of the state disagree. For tests: O(everything)."""
-        check(self._pool, self._waits, self._matching, self._placement, self._life)
+        check(self._pool, self._waits, self._waiting, self._placement, self._life)
 
     # Events
 
@@ -168,7 +198,7 @@ class Scheduler:
             case ev.NodeDown(node, epoch):
                 self._stale += self._membership.leave(node, epoch, now)
             case ev.TrajectoryOpened(trajectory):
-                self._life.open(trajectory)
+                self._life.open(trajectory, now)
             case ev.TrajectoryClosed(trajectory):
                 self._closed(trajectory, now)
             case ev.SandboxReady() | ev.SandboxLost() | ev.TrajectoryReleased():
@@ -186,6 +216,9 @@ class Scheduler:
                 self._life.send_in(self._life.enter(action, now), now)
             case ev.CancelRequested(action_id, message):
                 self._cancel(action_id, message, now)
+            case ev.CancelAllRequested(action_ids, message):
+                for action_id in action_ids:
+                    self._cancel(action_id, message, now)
             case ev.ResizeRequested(action_id, amounts):
                 self._resize(action_id, amounts, now)
             case ev.Resized(action_id, token, amounts):
@@ -280,4 +313,4 @@ class Scheduler:
             self._stale += 1
             return
         view.close(until)
-        self._matching.touch(resource)
+        self._waiting.touch(resource)

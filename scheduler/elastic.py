@@ -52,9 +52,9 @@ class Elastic:
     merged: bool = False
 
     def rank(self, entry: Entry) -> Rank:
-        """Within a class of the order the shortest first."""
+        """Within a tier of the order the shortest first."""
         assert entry.choices is not None
-        return (entry.key[0], entry.choices.durations_s[0], entry.key[1], entry.id)
+        return (entry.tier, entry.choices.durations_s[0], entry.key[1], entry.id)
 
     def patience_s(self, entry: Entry) -> float:
         assert entry.choices is not None

@@ -81,6 +81,16 @@ class CancelRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class CancelAllRequested:
+    """Early termination: what is left of a trajectory, a group or a step ends at once. Nothing of
+    it is granted in between, and the queues are passed over once. Unknown and ended ones are
+    dropped."""
+
+    actions: tuple[str, ...]
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
     """The grant was made real and the action runs from now on."""
 
@@ -158,6 +168,7 @@ Event = (
     | TrajectoryReleased
     | Submitted
     | CancelRequested
+    | CancelAllRequested
     | Started
     | ActionEnded
     | LeaseReleased

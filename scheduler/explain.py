@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import itemgetter
 
-from .matching import Matching
 from .model import CLUSTER, MEMORY, ResourceId, State, WaitReason, WaitSpan
 from .placement import Placement
 from .pool import Pool
 from .records import Entry, Seat, Tally, Waits
 from .sentences import amount_of, name_of, number_of
+from .waiting import Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,9 @@ class QueueSummary:
 class Explainer:
     """Answers questions about entries from the parts that know."""
 
-    def __init__(self, pool: Pool, matching: Matching, placement: Placement) -> None:
+    def __init__(self, pool: Pool, waiting: Waiting, placement: Placement) -> None:
         self._pool = pool
-        self._matching = matching
+        self._waiting = waiting
         self._placement = placement
 
     def explain(self, entry: Entry, now: float) -> Explanation:
@@ -85,8 +85,10 @@ class Explainer:
         }
 
     def _ahead(self, entry: Entry) -> int:
+        if entry.limited_at is not None:
+            return self._waiting.limits.ahead_of(entry)
         if entry.queued_at is not None:
-            return self._matching.queues[entry.queued_at].ahead_of(entry)
+            return self._waiting.queues[entry.queued_at].ahead_of(entry)
         if entry.reason is WaitReason.MEMORY and entry.seat is not None:
             return self._placement.ahead_of(entry.seat)
         if entry.reason is WaitReason.TRAJECTORY_BUSY and entry.seat is not None:
@@ -104,6 +106,8 @@ class Explainer:
             return f"{verb}{where} with {' and '.join(amounts) or 'no units'}"
         if entry.queued_at is not None:
             return self._queue_sentence(entry, entry.queued_at, now)
+        if entry.limited_at is not None:
+            return self._limit_sentence(entry, entry.limited_at.kind)
         return self._gate_sentence(entry, entry.seat)
 
     def _gate_sentence(self, entry: Entry, seat: Seat | None) -> str:
@@ -121,6 +125,17 @@ class Explainer:
         ahead = _others(self._ahead(entry), "action", "actions")
         return f"waits for its trajectory, which runs {at_once} at a time{ahead}"
 
+    def _limit_sentence(self, entry: Entry, kind: str) -> str:
+        limits, task = self._waiting.limits, entry.action.task
+        most = limits.most(task, kind)
+        held = number_of(kind, most - limits.spare(task, kind))
+        ahead, others = self._ahead(entry), ""
+        if ahead:
+            go = "action of it goes first" if ahead == 1 else "actions of it go first"
+            others = f", {ahead} other {go}"
+        most_words = amount_of(kind, most)
+        return f"waits for its task {task}, which holds {held} of at most {most_words}{others}"
+
     def _queue_sentence(self, entry: Entry, resource: ResourceId, now: float) -> str:
         view = self._pool.views[resource]
         need, free = entry.needs[resource], view.free(now)
@@ -136,11 +151,16 @@ class Explainer:
             most = amount_of(resource.kind, view.total)
             asked = f"{number_of(resource.kind, need)} of {most}"
         verb = "is" if free == 1 else "are"
-        kept = self._matching.kept_for_older(entry, resource)
+        kept = self._waiting.reservations.kept_from(entry, resource)
         kept_words = f" ({number_of(resource.kind, kept)} kept for older actions)" if kept else ""
         state = f"{number_of(resource.kind, free)} {verb} free{kept_words}"
         if entry.reason is WaitReason.RATE and (again := view.next_change(now)) is not None:
             state += f" in this period, more in {again - now:.1f} s"
+        if entry.reason is WaitReason.FOR_MORE:
+            return (
+                f"waits for more than {asked}{where}: {state}; it ends sooner with more, or others do "
+                "if it waits"
+            )
         return f"waits for {asked}{where}: {state}{ahead}"
 
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from .choices import choices_of
 from .decisions import Decision, End, Kill
-from .matching import Matching
+from .ledger import Ledger
 from .model import (
     MEMORY,
     Action,
@@ -26,8 +26,10 @@ from .policy import Policy
 from .pool import Pool
 from .profile import Profiler
 from .queue import Alarms
-from .records import Entry, Key, Phase, Seat, Waits
+from .ranking import Ranking
+from .records import Arrival, Entry, Phase, Seat, Waits
 from .sentences import amount_of
+from .waiting import Waiting
 
 ENDED_MAX = 65_536
 """Ended actions, and as many trajectories, that stay explainable until the host forgets them; of
@@ -41,9 +43,11 @@ class Lifecycle:
         self,
         pool: Pool,
         waits: Waits,
-        matching: Matching,
+        waiting: Waiting,
+        ledger: Ledger,
         placement: Placement,
         policy: Policy,
+        ranking: Ranking,
         profiler: Profiler,
     ) -> None:
         self.actions: dict[str, Entry] = {}
@@ -54,23 +58,27 @@ class Lifecycle:
         """Over, and hold nothing."""
         self.stranded: dict[str, Entry] = {}
         """At no gate and in no queue: what they need has not joined, or is gone."""
-        self.deadlines: Alarms[Key] = Alarms()
+        self.deadlines: Alarms[Arrival] = Alarms()
         self.out: list[Decision] = []
         self._pool = pool
         self._waits = waits
-        self._matching = matching
+        self._waiting = waiting
+        self._ledger = ledger
         self._placement = placement
         self._policy = policy
+        self._ranking = ranking
         self._profiler = profiler
         self._arrivals = 0
 
     # Arrival
 
-    def open(self, trajectory: Trajectory) -> Seat:
+    def open(self, trajectory: Trajectory, now: float) -> Seat:
         """Raises ValueError for a known id."""
         if trajectory.id in self.seats or trajectory.id in self.past_seats:
             raise ValueError(f"trajectory {trajectory.id!r} is open already")
-        seat = Seat(trajectory, self._key(trajectory.priority, trajectory.id))
+        self._arrivals += 1
+        seat = Seat(trajectory, (0.0, self._arrivals, trajectory.id), now)
+        seat.key = (self._ranking.of_trajectory(seat), *seat.key[1:])
         self.seats[trajectory.id] = seat
         self._placement.add(seat)
         return seat
@@ -91,6 +99,7 @@ class Lifecycle:
             return entry
         if (entry := self.ended.pop(action.id, None)) is not None:
             self.actions[action.id] = entry
+            self._ranking.of_action(entry, action.priority)  # it was told that this one is over
             return entry
         seat = self.seats.get(action.trajectory) if action.trajectory is not None else None
         return self._enter(action, seat, now)
@@ -106,7 +115,10 @@ class Lifecycle:
 
     def _enter(self, action: Action, seat: Seat | None, now: float) -> Entry:
         priority = action.priority + (seat.trajectory.priority if seat else 0)
-        entry = Entry(action, self._key(priority, action.id), seat, now, profile=action.profile)
+        self._arrivals += 1
+        key = (0.0, self._arrivals, action.id)
+        entry = Entry(action, key, seat, now, profile=action.profile)
+        entry.key = (self._ranking.of_action(entry, priority), *key[1:])
         self.actions[action.id] = entry
         if seat is not None:
             seat.actions[action.id] = entry
@@ -115,10 +127,6 @@ class Lifecycle:
     def seat(self, trajectory: str) -> Seat:
         """Raises KeyError for an unknown trajectory."""
         return self.seats.get(trajectory) or self.past_seats[trajectory]
-
-    def _key(self, priority: int, name: str) -> Key:
-        self._arrivals += 1
-        return (-priority, self._arrivals, name)
 
     # Gates
 
@@ -133,7 +141,7 @@ class Lifecycle:
             self.end(entry, State.FAILED, *refusal, now)
             return
         if entry.action.deadline is not None:
-            self.deadlines.set(entry.key, entry.action.deadline)
+            self.deadlines.set(entry.key[1:], entry.action.deadline)
         if seat is None or not entry.homed:
             self._queue(entry, now)
             return
@@ -161,7 +169,7 @@ class Lifecycle:
 
     def strand(self, entry: Entry, now: float) -> None:
         """What a queued action needs has left the pool: out of the queue, keeping its slot."""
-        self._matching.remove(entry, now)
+        self._waiting.remove(entry, now)
         entry.needs = {}
         self.stranded[entry.id] = entry
         self._waits.set(entry, WaitReason.NO_NODE, None, now)
@@ -175,7 +183,9 @@ class Lifecycle:
                     message = f"its trajectory reserves {asked}, but the most of a node is {most}"
                     return EndReason.INFEASIBLE, message
             return EndReason.INFEASIBLE, "no node has all that its trajectory reserves"
-        return self._pool.refusal(entry.action.demand, seat.node if seat else None)
+        node = seat.node if seat else None
+        refusal = self._pool.refusal(entry.action.demand, node)
+        return refusal or self._waiting.limits.refusal(entry.action)
 
     def _may_pass(self, seat: Seat, entry: Entry) -> bool:
         if seat.node is None or seat.over is not None:
@@ -212,23 +222,22 @@ class Lifecycle:
             return
         entry.needs = needs
         self._settle_amount(entry)
-        self._matching.add(entry, now)
+        self._waiting.set_rank(entry)
+        self._waiting.add(entry, now)
 
     def _settle_amount(self, entry: Entry) -> None:
         """Of its key resource: a set to choose from, or the one amount that the policy gives."""
-        key, arranger = entry.key_resource(), self._policy.arranger
-        if key is None:
+        if (key := entry.key_resource()) is None:
             return
         entry.profile = self._profiler.predict(entry.action).profile
-        largest = self._pool.views[key].largest()
-        if (
-            arranger is not None
-            and (choices := choices_of(entry.action, entry.profile, largest)) is not None
-        ):
-            entry.choices = choices
-            entry.rank = arranger.rank(entry)
+        allowed = self._waiting.limits.most(entry.action.task, key.kind)
+        largest = min(allowed, self._pool.views[key].largest())
+        arranger = self._policy.arranger
+        if arranger is not None:
+            entry.choices = choices_of(entry.action, entry.profile, largest)
+        if arranger is not None and entry.choices is not None:
             entry.patient_until_s = entry.submitted + arranger.patience_s(entry)
-            entry.needs = {**entry.needs, key: choices.units[0]}
+            entry.needs = {**entry.needs, key: entry.choices.units[0]}
             return
         amounts = entry.action.demand.of(key.kind)
         entry.needs = {**entry.needs, key: amounts.at_most(min(self._policy.degree, largest))}
@@ -262,23 +271,24 @@ class Lifecycle:
 
     def stop_waiting(self, entry: Entry, now: float) -> None:
         """Out of wherever it waits; a slot that it holds stays held."""
-        self._matching.remove(entry, now)
+        self._waiting.remove(entry, now)
         self.stranded.pop(entry.id, None)
         if entry.seat is not None:
             entry.seat.line.pop(entry.id, None)
-        self.deadlines.drop(entry.key)
+        self.deadlines.drop(entry.key[1:])
         self._waits.stop(entry, now)
 
     def release(self, entry: Entry, now: float) -> None:
         """An ended action's units are free: others may have them, and its slot."""
-        self._pool.give(entry.token, entry.amounts, now)
-        self._matching.release(entry, now)
-        entry.amounts, entry.token, entry.resizing = {}, 0, False
+        for resource in entry.amounts:
+            self._waiting.touch(resource)
+        self._ledger.give(entry, now)
         self._settle(entry, now)
 
     def _settle(self, entry: Entry, now: float) -> None:
         """Ended and holding nothing: only its explanation stays."""
         del self.actions[entry.id]
+        self._ranking.settled(entry, now)
         if not entry.forgotten:
             _keep(self.ended, entry.id, entry)
         seat, entry.seat = entry.seat, None
@@ -288,7 +298,7 @@ class Lifecycle:
         seat.admitted.pop(entry.id, None)
         while seat.line and self._may_pass(seat, first := next(iter(seat.line.values()))):
             self._admit(first, seat, now)
-        self._settle_seat(seat)
+        self._settle_seat(seat, now)
 
     # Trajectories
 
@@ -301,14 +311,16 @@ class Lifecycle:
             return
         self._placement.remove(seat)
         seat.phase, seat.over = Phase.OVER, (state, reason, message)
+        self._ranking.closed(seat, now)
         for entry in list(seat.actions.values()):
             self.end(entry, state, reason, message, now)
-        self._settle_seat(seat)
+        self._settle_seat(seat, now)
 
     def lose_seat(self, seat: Seat, message: str, now: float) -> None:
         """Gone with its node: nothing is left to kill or to release."""
         if seat.over is None:
             seat.phase, seat.over = Phase.OVER, (State.FAILED, EndReason.LOST, message)
+            self._ranking.closed(seat, now)
         for entry in list(seat.actions.values()):
             self.lose(entry, message, now)
         self.release_seat(seat, now)
@@ -317,14 +329,15 @@ class Lifecycle:
         """What it reserves is free."""
         self._pool.give(seat.token, reservation(seat), now)
         for resource in reservation(seat):
-            self._matching.touch(resource)
+            self._waiting.touch(resource)
         seat.token = 0
         self._placement.touch()
-        self._settle_seat(seat)
+        self._settle_seat(seat, now)
 
-    def _settle_seat(self, seat: Seat) -> None:
+    def _settle_seat(self, seat: Seat, now: float) -> None:
         over = seat.over is not None and not seat.token and not seat.actions
         if over and self.seats.pop(seat.trajectory.id, None) is not None:
+            self._ranking.released(seat, now)
             _keep(self.past_seats, seat.trajectory.id, seat)
 
 

@@ -9,22 +9,29 @@ from __future__ import annotations
 
 from .decisions import Kill
 from .events import NodeUp
+from .ledger import Ledger
 from .lifecycle import Lifecycle
-from .matching import Matching
 from .model import CLUSTER, EndReason, LeaseRecord, State
 from .placement import Placement
 from .pool import Pool
 from .records import Entry
+from .waiting import Waiting
 
 
 class Membership:
     """Applies NodeUp and NodeDown. Each method tells whether the event was stale."""
 
     def __init__(
-        self, pool: Pool, matching: Matching, placement: Placement, life: Lifecycle
+        self,
+        pool: Pool,
+        waiting: Waiting,
+        ledger: Ledger,
+        placement: Placement,
+        life: Lifecycle,
     ) -> None:
         self._pool = pool
-        self._matching = matching
+        self._waiting = waiting
+        self._ledger = ledger
         self._placement = placement
         self._life = life
 
@@ -41,7 +48,7 @@ class Membership:
         for lease in event.leases:
             self._adopt(lease, now)
         for capacity in event.capacities:
-            self._matching.touch(capacity.resource)
+            self._waiting.touch(capacity.resource)
         self._review(event.node, now)
         return False
 
@@ -86,26 +93,22 @@ class Membership:
         for resource, amount in lease.amounts.items():
             if resource not in self._pool.views:
                 continue
-            growth = amount - entry.amounts.get(resource, 0)
-            if growth > self._pool.free(resource, now):
+            if not self._ledger.adopt(entry, resource, amount, now):
                 complete = False
-            elif resource in entry.amounts:
-                self._pool.resize(entry.token, {resource: amount}, now)
-                entry.amounts = {**entry.amounts, resource: amount}
-            else:
-                self._pool.take(entry.token, {resource: amount}, now)
-                entry.amounts = {**entry.amounts, resource: amount}
+            self._waiting.hold_back_excess(entry.action.task, resource.kind, now)
         return complete
 
     def _review(self, node: str, now: float) -> None:
         """What the pool has changed: look again at everybody who waits for it. Rare, so it may
         look at all."""
         for entry in list(self._life.actions.values()):
-            if entry.queued_at is None or not any(r.node == node for r in entry.needs):
+            waits = entry.queued_at is not None or entry.limited_at is not None
+            if not waits or not any(r.node == node for r in entry.needs):
                 continue
             if self._hopeless(entry, node):
                 self._life.strand(entry, now)
-        self._matching.drop_queues()
+        self._waiting.drop_queues(self._pool.views)
+        self._ledger.drop_gone()
         self._life.retry_stranded(now)
         self._placement.sort_out()
         for seat in list(self._life.seats.values()):

@@ -12,7 +12,12 @@ from operator import attrgetter
 from .decisions import Place
 from .model import ResourceId
 from .pool import Pool
-from .records import Phase, Seat
+from .queue import Ages
+from .ranking import Ranking
+from .records import FIRST, Phase, Seat
+
+PASSED_MAX = 4_096
+"""Younger trajectories that may be placed before one that waits, until it goes before all others."""
 
 _BY_KEY = attrgetter("key")
 
@@ -20,8 +25,10 @@ _BY_KEY = attrgetter("key")
 class Placement:
     """The trajectories that have no node yet."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, ranking: Ranking) -> None:
         self._pool = pool
+        self._ranking = ranking
+        self.ages: Ages[Seat] = Ages()
         self.waiting: list[Seat] = []
         """Sorted by key: the first is placed first and holds up the rest."""
         self.unplaceable: dict[str, Seat] = {}
@@ -32,6 +39,7 @@ class Placement:
             self.unplaceable[seat.trajectory.id] = seat
             return
         insort(self.waiting, seat, key=_BY_KEY)
+        self.ages.add(seat)
         self._touched = True
 
     def remove(self, seat: Seat) -> None:
@@ -40,6 +48,7 @@ class Placement:
         index = self.ahead_of(seat)
         if index < len(self.waiting) and self.waiting[index] is seat:
             del self.waiting[index]
+            self.ages.remove(seat)
             self._touched = True
 
     def touch(self) -> None:
@@ -52,6 +61,21 @@ class Placement:
         self.waiting, self.unplaceable = [], {}
         for seat in seats:
             self.add(seat)
+        for seat in self.unplaceable.values():
+            self.ages.remove(seat)
+
+    def rekey(self, seat: Seat, rank: float) -> None:
+        """Another place in the order. What is FIRST stays so."""
+        if seat.key[0] in (FIRST, rank):
+            return
+        index = self.ahead_of(seat)
+        waits = index < len(self.waiting) and self.waiting[index] is seat
+        if waits:
+            del self.waiting[index]
+        seat.key = (rank, *seat.key[1:])
+        if waits:
+            insort(self.waiting, seat, key=_BY_KEY)
+            self._touched = True
 
     def ahead_of(self, seat: Seat) -> int:
         return bisect_left(self.waiting, seat.key, key=_BY_KEY)
@@ -61,6 +85,8 @@ class Placement:
         placed: list[tuple[Seat, Place]] = []
         if not self._touched:
             return placed
+        if (overdue := self.ages.overdue(PASSED_MAX)) is not None:
+            self.rekey(overdue, FIRST)
         self._touched = False
         for seat in self.waiting:
             reserve = seat.trajectory.reserve
@@ -69,6 +95,8 @@ class Placement:
                 break
             seat.node, seat.token, seat.phase = node, self._pool.next_token(), Phase.STARTING
             self._pool.take(seat.token, reservation(seat), now)
+            self.ages.remove(seat)
+            self._ranking.placed(seat, now)
             placed.append((seat, Place(seat.trajectory.id, node, seat.token)))
         del self.waiting[: len(placed)]
         return placed

@@ -37,7 +37,7 @@ def parse_policy(text: str) -> Policy:
     """`fcfs`, `fixed:4`, ... Raises ValueError that says what would be right."""
     name, _, argument = text.partition(":")
     if name not in _POLICIES:
-        raise ValueError(f"unknown policy {text!r}; known are {', '.join(_USAGES)}")
+        raise ValueError(f"unknown policy {text!r}; known are {', '.join(USAGES)}")
     return _POLICIES[name](text, argument)
 
 
@@ -87,4 +87,4 @@ _POLICIES: Mapping[str, Callable[[str, str], Policy]] = {
     "arl-tangram": _published,
     "elastic": _elastic,
 }
-_USAGES = ("fcfs", "fixed:N", "backfill:N", "unlimited[:N]", "arl-tangram", "elastic")
+USAGES = ("fcfs", "fixed:N", "backfill:N", "unlimited[:N]", "arl-tangram", "elastic")

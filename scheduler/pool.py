@@ -38,6 +38,7 @@ class Pool:
         self.views: dict[ResourceId, ResourceView] = {}
         self._factories = factories
         self._nodes: dict[str, _Node] = {}
+        self._totals: dict[str, int] = {}
         self._last_token = 0
 
     # Tokens
@@ -89,12 +90,14 @@ class Pool:
             self._nodes[node].epoch, self._nodes[node].up = epoch, True
         else:
             self._nodes[node] = _Node(epoch)
+        self._totals.clear()
 
     def leave(self, node: str) -> None:
         """The node and all its resources are gone."""
         self._nodes[node].up = False
         for resource in [r for r in self.views if r.node == node]:
             del self.views[resource]
+        self._totals.clear()
 
     def _withdraw(self, resource: ResourceId, now: float) -> None:
         """No longer offered. Leases that live on keep their units, so the view has to stay."""
@@ -113,6 +116,12 @@ class Pool:
         """0 for a resource that is not there."""
         view = self.views.get(resource)
         return view.free(now) if view else 0
+
+    def total(self, kind: str) -> int:
+        """Units of this kind that all nodes have together; 1 if there is none."""
+        if kind not in self._totals:
+            self._totals[kind] = sum(v.total for r, v in self.views.items() if r.kind == kind)
+        return max(1, self._totals[kind])
 
     def resize(self, token: int, amounts: Mapping[ResourceId, int], now: float) -> None:
         for resource, amount in amounts.items():

@@ -6,16 +6,17 @@ Plain containers. They know keys and times, not why somebody waits or what a uni
 from __future__ import annotations
 
 import heapq
+import math
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import Generic, TypeAlias, TypeVar
 
 from .model import ResourceId
-from .records import Entry, Key, Rank
+from .records import FIRST, Arrival, Entry, Key, Rank, Seat
 
 IMPATIENT = -1.0
-"""The rank within its class of whoever waited too long: before every duration."""
+"""The rank within its tier of whoever waited too long: before every duration."""
 
 
 class Line:
@@ -42,18 +43,53 @@ class Line:
         return bisect_left(self.items, self._order(entry), key=self._order)
 
 
+W = TypeVar("W", Entry, Seat)
+
+
+class Ages(Generic[W]):
+    """Who waits longest, and how many that came later left before: the measure of overtaking."""
+
+    __slots__ = ("_waiting", "departed")
+
+    def __init__(self) -> None:
+        self.departed = 0
+        """All that ever left, whether they waited here or got theirs from elsewhere."""
+        self._waiting: dict[int, tuple[W, int]] = {}
+        """Arrival number -> who, and what `departed` will be when all who came before are gone."""
+
+    def add(self, member: W) -> None:
+        """Silent if it waits here already."""
+        self._waiting.setdefault(member.key[1], (member, self.departed + len(self._waiting)))
+
+    def remove(self, member: W) -> None:
+        """Silent if it does not wait here."""
+        if self._waiting.pop(member.key[1], None) is not None:
+            self.departed += 1
+
+    def members(self) -> list[W]:
+        """The one that waits longest first."""
+        return [member for member, _ in self._waiting.values()]
+
+    def overdue(self, most: int) -> W | None:
+        """The one that waits longest, if more than `most` that came later left before it."""
+        if not self._waiting:
+            return None
+        oldest, mark = next(iter(self._waiting.values()))
+        return oldest if self.departed - mark > most else None
+
+
 class Queue:
     """The actions that wait for one resource: those whose amount is settled, in the order of
     service, and those whose amount the policy chooses, in the order that the policy gives them."""
 
-    __slots__ = ("_ages", "_patience", "elastic", "granted", "resource", "rigid")
+    __slots__ = ("_patience", "_pushed", "ages", "elastic", "resource", "rigid")
 
     def __init__(self, resource: ResourceId) -> None:
         self.resource = resource
-        self.granted = 0
-        """Grants of the resource so far."""
-        self._ages: dict[str, Entry] = {}
+        self.ages: Ages[Entry] = Ages()
         self._patience: list[tuple[float, int, Entry]] = []
+        self._pushed = 0
+        """Tells apart the times that one action joined."""
         self.rigid = Line(attrgetter("key"))
         self.elastic = Line(attrgetter("rank"))
 
@@ -64,29 +100,45 @@ class Queue:
         line = self.line_of(entry)
         line.add(entry)
         entry.queued_at = self.resource
-        if line is self.elastic:
-            entry.mark = self.granted
-            self._ages[entry.id] = entry
-            heapq.heappush(self._patience, (entry.patient_until_s, entry.key[1], entry))
+        self.ages.add(entry)
+        if line is self.elastic and entry.patient_until_s < math.inf:
+            self._pushed += 1
+            heapq.heappush(self._patience, (entry.patient_until_s, self._pushed, entry))
 
     def remove(self, entry: Entry) -> None:
         self.line_of(entry).remove(entry)
-        self._ages.pop(entry.id, None)
+        self.leave(entry)
+
+    def leave(self, entry: Entry) -> None:
+        """Its line let go of it."""
+        self.ages.remove(entry)
         entry.queued_at = None
 
     def promote(self, now: float) -> None:
-        """Those that waited longer than their patience come before all that did not, the first
-        come first."""
+        """Those that waited longer than their patience come before all of their tier that did not,
+        the first come first."""
         while self._patience and self._patience[0][0] <= now:
             entry = heapq.heappop(self._patience)[2]
-            if self._ages.get(entry.id) is entry:
+            if entry.queued_at == self.resource:
                 self.elastic.remove(entry)
                 entry.rank = (entry.rank[0], IMPATIENT, *entry.key[1:])
                 self.elastic.add(entry)
 
-    def oldest(self) -> Entry:
-        """Of those whose amount is chosen, the one that stands here longest."""
-        return next(iter(self._ages.values()))
+    def due(self) -> Entry | None:
+        """The one of those that choose which has to be served before everybody else here."""
+        first = self.elastic.items[0] if self.elastic.items else None
+        if first is None or first.key[0] != FIRST or self.rigid_is_before(first):
+            return None
+        return first
+
+    def rigid_is_before(self, entry: Entry) -> bool:
+        """Whether one whose amount is settled goes before it."""
+        return bool(self.rigid.items) and self.rigid.items[0].key < entry.key
+
+    def blocks(self, entry: Entry) -> bool:
+        """Whether somebody here goes before an action that waits elsewhere."""
+        due = self.due()
+        return self.rigid_is_before(entry) or (due is not None and due.key < entry.key)
 
     def __iter__(self) -> Iterator[Entry]:
         yield from self.rigid.items
@@ -97,11 +149,8 @@ class Queue:
         behind = 0 if self.line_of(entry) is self.rigid else len(self.rigid.items)
         return behind + self.line_of(entry).ahead_of(entry)
 
-    def first_is_older(self, entry: Entry) -> bool:
-        return bool(self.rigid.items) and self.rigid.items[0].key < entry.key
 
-
-K = TypeVar("K", Key, ResourceId)
+K = TypeVar("K", Arrival, ResourceId)
 Time: TypeAlias = float
 
 _STALE_MIN = 64

@@ -6,6 +6,7 @@ behaviour here keeps the history of an action's waits.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -27,8 +28,14 @@ from .model import (
 Key: TypeAlias = tuple[float, int, str]
 """Service order: (the order's rank, arrival number, id). Arrival numbers are unique."""
 
+Arrival: TypeAlias = tuple[int, str]
+"""The part of a key that never changes: (arrival number, id)."""
+
 Rank: TypeAlias = tuple[float, float, int, str]
 """Order among actions whose amount is chosen: as the policy says, then as the key."""
+
+FIRST = -math.inf
+"""The rank of what was overtaken often enough: it goes before everybody else."""
 
 SPANS_MAX = 256
 """Waits remembered of one action. Beyond, one from the middle is dropped: the first tell of its
@@ -53,6 +60,8 @@ class Seat:
 
     trajectory: Trajectory
     key: Key
+    opened: float = 0.0
+    """When it was opened (s, the host's clock)."""
     phase: Phase = Phase.UNPLACED
     node: str | None = None
     token: int = 0
@@ -80,6 +89,9 @@ class Entry:
     """Minimum amounts, bound to a node; empty until it is in a queue for the first time."""
     queued_at: ResourceId | None = None
     """The one resource in whose queue it stands: the last that it was found short of."""
+    limited_at: ResourceId | None = None
+    """The one resource of which its task holds as much as it may: it waits for that outside the
+    queues."""
     reason: WaitReason | None = None
     resource: ResourceId | None = None
     spans: list[WaitSpan] = field(default_factory=list)
@@ -93,6 +105,8 @@ class Entry:
     rank: Rank = (0.0, 0.0, 0, "")
     patient_until_s: float = 0.0
     """When it has waited so long that its rank no longer counts."""
+    tier: float = 0.0
+    """Coarser than the rank in its key: within one tier a policy may serve the shortest first."""
     token: int = 0
     """Of its grant; 0 while it holds nothing."""
     node: str = CLUSTER
@@ -107,10 +121,12 @@ class Entry:
     """Predicted end; None if it holds nothing, or nothing is known of its duration."""
     counted: int = 0
     """Units that it counts with in its resource's `Load`."""
-    mark: int = 0
-    """Grants of the resource when it joined its queue."""
     overtaken: int = 0
+    """Grants of others at its cost while it headed a queue."""
+    sent_on: int = 0
+    """Times that it was its turn, but another resource's lack sent it to another queue."""
     reserved: bool = False
+    """It was overtaken often enough: it is served before everybody else."""
     end: tuple[EndReason, str] | None = None
     forgotten: bool = False
 
@@ -153,9 +169,10 @@ class Entry:
 
     def wanted(self) -> tuple[ResourceId, int]:
         """The resource that it is counted under while it waits, and how much of it: the one that
-        it is queued at, else (at the gate) the first of its demand."""
-        if self.queued_at is not None:
-            return self.queued_at, self.needs[self.queued_at]
+        it is queued at or limited at, else (at the gate) the first of its demand."""
+        standing = self.queued_at or self.limited_at
+        if standing is not None:
+            return standing, self.needs[standing]
         demand = self.action.demand
         for kind, amounts in demand.per_node.items():
             node = self.seat.node if self.seat is not None else None

@@ -9,31 +9,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .decisions import Resize
-from .matching import Matching
+from .ledger import Ledger
 from .model import ResourceId, State
 from .pool import Pool
 from .records import Entry
+from .waiting import Waiting
 
 
 class Resizing:
     """Changes the amounts of grants. One change of an action at a time."""
 
-    def __init__(self, pool: Pool, matching: Matching) -> None:
+    def __init__(self, pool: Pool, waiting: Waiting, ledger: Ledger) -> None:
         self._pool = pool
-        self._matching = matching
+        self._waiting = waiting
+        self._ledger = ledger
 
     def change(self, entry: Entry, amounts: Mapping[ResourceId, int], now: float) -> Resize | None:
         """None, and nothing changed, if the action does not run, is being resized, or the amounts
-        are infeasible for it or not free."""
+        are infeasible for it, not free, or more than its task may hold."""
         if entry.state is not State.RUNNING or entry.resizing:
             return None
         wanted = {r: amounts.get(r, n) for r, n in entry.amounts.items()}
         if wanted == entry.amounts:
             return None
         for resource, amount in amounts.items():
-            free = self._pool.free(resource, now) - self._matching.kept(resource)
+            free = self._pool.free(resource, now) - self._waiting.reservations.kept(resource)
+            allowed = self._waiting.limits.spare(entry.action.task, resource.kind)
             growth = amount - entry.amounts.get(resource, amount)
-            if not entry.allows(resource, amount) or growth > max(0, free):
+            if not entry.allows(resource, amount) or growth > max(0, min(free, allowed)):
                 return None
         grown = {r: max(n, wanted[r]) for r, n in entry.amounts.items()}
         self._book(entry, grown, now)
@@ -48,15 +51,10 @@ class Resizing:
             return False
         self._book(entry, held, now)
         for resource in held:
-            self._matching.touch(resource)
+            self._waiting.touch(resource)
         return True
 
     def _book(self, entry: Entry, amounts: Mapping[ResourceId, int], now: float) -> None:
-        key = entry.key_resource()
-        running = self._matching.running.get(key) if key is not None else None
-        if running is not None:
-            running.advance(entry, now)
-        self._pool.resize(entry.token, amounts, now)
-        entry.amounts = amounts
-        if running is not None:
-            running.resume(entry)
+        self._ledger.change(entry, amounts, now)
+        for resource in amounts:
+            self._waiting.hold_back_excess(entry.action.task, resource.kind, now)

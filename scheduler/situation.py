@@ -30,8 +30,8 @@ class Situation:
     fitting: int
     """For a policy that is `merged`, how many of the first fit together at their least amounts."""
     due: Entry | None
-    """The one that must be served before all others, when enough is free for it; nobody else may
-    start before it does."""
+    """The first of those waiting, if it was overtaken so often that it must be served before all
+    others, when enough is free for it; nobody else may start before it does."""
     running: Running
     """Granted actions whose end can be predicted."""
     load: Load
@@ -59,7 +59,8 @@ class Arranger(Protocol):
         ...
 
     def rank(self, entry: Entry) -> Rank:
-        """Its place among those with a choice. Must not change while the action waits."""
+        """Its place among those with a choice. Changes only with the action's key;
+        begins with its tier, so that the order of service stands above the policy's."""
         ...
 
     def patience_s(self, entry: Entry) -> float:

@@ -13,12 +13,25 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from . import __version__
 from .errors import InvalidRequest
 from .limits import DEFAULT_HTTP, DEFAULT_SERVER
-from .managers.config import LIFETIME_S_MAX, NodeConfig, QuotaConfig, SandboxConfig, Size
+from .managers.config import LIFETIME_S_MAX, NodeConfig, QuotaConfig, SandboxConfig, Size, Units
+from .scheduler.model import CORES, QUOTA_PREFIX
+from .scheduler.order import DEFAULT as DEFAULT_ORDER
+from .scheduler.order import parse_order
+from .scheduler.policy import DEFAULT as DEFAULT_POLICY
+from .scheduler.policy import parse_policy
 
 CONFIG_BYTES_MAX = 1 << 20
 """A configuration of thousands of images fits; a trace given by mistake does not."""
@@ -26,7 +39,6 @@ CONFIG_BYTES_MAX = 1 << 20
 _LATER = {
     "services": "GPU services",
     "engine": "engines other than this machine",
-    "scheduler": "other scheduling policies",
     "journal": "a journal on disk",
     "tenants": "tenants",
 }
@@ -67,6 +79,45 @@ class QueueConfig(_Settings):
 
     max_bytes: Size = 1 << 30
     """Bytes of their requests. Default 1Gi: inputs are held in memory until they run."""
+
+
+def _policy(text: str) -> str:
+    if parse_policy(text).unlimited:
+        raise ValueError(f"{text!r} is for simulations alone: a real pool has its limits")
+    return text
+
+
+def _order(text: str) -> str:
+    return parse_order(text).name
+
+
+def _limited_kind(kind: str) -> str:
+    if kind != CORES and not kind.startswith(QUOTA_PREFIX):
+        raise ValueError(f"limits are of {CORES} or of {QUOTA_PREFIX}NAME, not of {kind!r}")
+    return kind
+
+
+LimitedKind = Annotated[str, AfterValidator(_limited_kind)]
+
+Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class SchedulerConfig(_Settings):
+    """Who is served first, and with how much."""
+
+    policy: Annotated[str, AfterValidator(_policy)] = DEFAULT_POLICY
+    """How many units an action gets. Default elastic: as many as lower the mean completion time."""
+
+    order: Annotated[str, AfterValidator(_order)] = DEFAULT_ORDER
+    """Who is served first. Default first-come: a higher priority before a lower, then as they
+    came."""
+
+    weights: dict[str, Weight] = Field(default_factory=dict)
+    """Shares of tasks and tenants by name, for the order fair-share. Default 1 each."""
+
+    limits: dict[str, dict[LimitedKind, Units]] = Field(default_factory=dict)
+    """Task, or "*" for every task without a limit of its own -> `cores` or `quota:NAME` -> units
+    that its actions hold at most at once. Default: none."""
 
 
 class ServerConfig(_Settings):
@@ -113,6 +164,9 @@ class ServerConfig(_Settings):
     queue: QueueConfig = QueueConfig()
     """How much may wait and run at once."""
 
+    scheduler: SchedulerConfig = SchedulerConfig()
+    """Who is served first, and with how much."""
+
     lease: Seconds = 60.0
     """Seconds that a task's trajectories outlive the last sign of its clients. Default 60: a
     trainer that restarts in a minute finds them."""
@@ -123,6 +177,18 @@ class ServerConfig(_Settings):
 
     orphan_after: Seconds = 60.0
     """Seconds that a sandbox outlives its server. Default 60."""
+
+    @model_validator(mode="after")
+    def _limits_name_quotas(self) -> ServerConfig:
+        for task, kinds in self.scheduler.limits.items():
+            for kind in kinds:
+                name = kind.removeprefix(QUOTA_PREFIX)
+                if name != kind and name not in self.quotas:
+                    known = ", ".join(self.quotas) or "none is configured"
+                    raise ValueError(
+                        f"scheduler.limits.{task}.{kind}: no such quota; known: {known}"
+                    )
+        return self
 
     @property
     def listen_address(self) -> tuple[str, int]:
@@ -235,7 +301,7 @@ def _line(node: yaml.Node | None, where: tuple[int | str, ...]) -> int | None:
 
 
 def _mistake(where: tuple[int | str, ...], detail: Any) -> str:
-    key = ".".join(map(str, where))
+    key = ".".join(str(part) for part in where if part != "[key]")
     if detail["type"] != "extra_forbidden":
         message = str(detail["msg"]).removeprefix("Value error, ")
         return f"{key}: {message}" if key else message

@@ -11,6 +11,8 @@ from typer.main import get_command
 from tangram import errors
 from tangram.cli import app
 from tangram.config import load_config
+from tangram.scheduler import order, policy
+from tangram.scheduler.waiting import OVERTAKE_YOUNGER_MAX
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
@@ -86,3 +88,12 @@ def _code(text: str) -> str:
     return "\n".join([*fenced, *re.findall(r"`(tangram [^`]+)`", text)]).replace(
         "tangram ready", ""
     )
+
+
+def test_the_tables_of_policies_and_orders_in_the_guide_are_those_in_the_code() -> None:
+    text = (ROOT / "docs/operators.md").read_text()
+    section = text.partition("### How many units")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `([^`]+)` \|", section, flags=re.MULTILINE)
+    served = [usage for usage in policy.USAGES if not usage.startswith("unlimited")]
+    assert sorted(rows) == sorted([*served, *order.USAGES])
+    assert f"{OVERTAKE_YOUNGER_MAX:,}" in section

@@ -135,7 +135,10 @@ class Server:
         # 3. Managers: what there is to share.
         await self._open_managers(port, self._state)
         # 4. The scheduler, which counts what they have, and the dispatcher over all of them.
-        self._scheduler = Scheduler(_views(self._managers))
+        rules = self.config.scheduler
+        self._scheduler = Scheduler(
+            _views(self._managers), rules.policy, rules.order, rules.weights, rules.limits
+        )
         queue = self.config.queue
         dispatcher = self._dispatcher = Dispatcher(
             self._scheduler,

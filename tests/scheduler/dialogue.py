@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tangram.scheduler import (
     CLUSTER,
@@ -70,8 +70,9 @@ def quota(limit: int, name: str = "search") -> tuple[Capacity, ...]:
 class Dialogue:
     """A scheduler, its clock, and everything that was said so far."""
 
-    def __init__(self) -> None:
-        self.scheduler = Scheduler({"closable": ClosableView})
+    def __init__(self, **options: Any) -> None:
+        """`options` are the scheduler's: policy, order, weights, limits."""
+        self.scheduler = Scheduler({"closable": ClosableView}, **options)
         self.now = 0.0
         self.said: list[tuple[float, Event, list[Decision]]] = []
         self.tokens: dict[str, int] = {}
@@ -108,12 +109,18 @@ class Dialogue:
         return self.join(CLUSTER, quota(limit))
 
     def open(
-        self, name: str, memory: int = 1, concurrency: int = 1, priority: int = 0
+        self,
+        name: str,
+        memory: int = 1,
+        concurrency: int = 1,
+        priority: int = 0,
+        *,
+        task: str = "task",
+        **fields: Any,
     ) -> list[Decision]:
         reserve = {"memory": memory} if memory else {}
-        return self.tell(
-            TrajectoryOpened(Trajectory(name, "task", reserve, concurrency, priority=priority))
-        )
+        trajectory = Trajectory(name, task, reserve, concurrency, priority, **fields)
+        return self.tell(TrajectoryOpened(trajectory))
 
     def ready(self, *names: str) -> list[Decision]:
         return self.tell(*(SandboxReady(name, self.tokens[name]) for name in names))
@@ -131,16 +138,20 @@ class Dialogue:
         cores: int | Amounts = 1,
         *,
         search: int = 0,
-        **fields: object,
+        task: str = "task",
+        **fields: Any,
     ) -> list[Decision]:
         amounts = cores if isinstance(cores, Amounts) else Amounts.exactly(cores)
         cluster = {"quota:search": Amounts.exactly(search)} if search else {}
         demand = Demand({"cores": amounts}, cluster, key="cores")
-        return self.tell(Submitted(Action(name, "task", demand, trajectory, **fields)))  # type: ignore[arg-type]
+        return self.tell(Submitted(Action(name, task, demand, trajectory, **fields)))
 
-    def call(self, name: str, amount: int = 1, **fields: object) -> list[Decision]:
-        demand = Demand(cluster={"quota:search": Amounts.exactly(amount)})
-        action = Action(name, "task", demand, kind="call", **fields)  # type: ignore[arg-type]
+    def call(
+        self, name: str, amount: int | Amounts = 1, *, task: str = "task", **fields: Any
+    ) -> list[Decision]:
+        amounts = amount if isinstance(amount, Amounts) else Amounts.exactly(amount)
+        demand = Demand(cluster={"quota:search": amounts}, key="quota:search")
+        action = Action(name, task, demand, kind="call", **fields)
         return self.tell(Submitted(action))
 
     def start(self, *names: str) -> list[Decision]:

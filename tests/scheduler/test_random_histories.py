@@ -6,6 +6,7 @@ itself what is held where. At the end the faults stop, and everything has to fin
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,7 @@ from tangram.scheduler import (
     Action,
     ActionEnded,
     Amounts,
+    CancelAllRequested,
     CancelRequested,
     Decision,
     Demand,
@@ -38,7 +40,11 @@ from tangram.scheduler import (
     NodeDown,
     NodeUp,
     Place,
+    Profile,
     QuotaClosed,
+    Resize,
+    Resized,
+    ResizeRequested,
     ResourceId,
     SandboxLost,
     SandboxReady,
@@ -56,6 +62,14 @@ from tangram.scheduler import (
 from .dialogue import SEARCH, ClosableView, machine, quota
 
 NODES = ("n0", "n1")
+TASKS = ("red", "blue")
+POLICIES = ("fcfs", "fixed:2", "backfill:2", "elastic")
+ORDERS = ("first-come", "priority:ageing=5", "fair-share", "group:ageing=5")
+LIMITS: tuple[dict[str, dict[str, int]], ...] = (
+    {},
+    {"red": {"cores": 3, "quota:search": 2}},
+    {"*": {"cores": 4}, "blue": {"quota:search": 1}},
+)
 CORES_EACH = 4
 SEARCHES = 3
 
@@ -72,12 +86,25 @@ REPEATABLE = (
 )
 
 
+PROFILES = st.sampled_from(
+    [
+        Profile(),
+        Profile(2.0),
+        Profile(0.5, serial=0.0),
+        Profile(8.0, serial=0.2),
+        Profile(3.0, {2: 0.9, 4: 0.5}),
+    ]
+)
+
+
 @dataclass
 class Sandbox:
     """A trajectory as the host sees it."""
 
     concurrency: int
     priority: int
+    task: str
+    group: str
     node: str = ""
     token: int = 0
     ready: bool = False
@@ -91,6 +118,10 @@ class Job:
     action: Action
     order: tuple[int, int]
     grant: Grant | None = None
+    amounts: Mapping[ResourceId, int] = field(default_factory=dict)
+    """What it holds, or may hold while it is being resized."""
+    resizes: tuple[Mapping[ResourceId, int], ...] = ()
+    """While it is being resized: what it may come to, as before or as asked for."""
     held: bool = False
     killed: bool = False
     ends: list[str] = field(default_factory=list)
@@ -105,7 +136,8 @@ class Host(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.scheduler = Scheduler({"closable": ClosableView})
+        self.options: dict[str, Any] = {}
+        self.scheduler = self.fresh_scheduler()
         self.now = 0.0
         self.log: list[tuple[Event, float, list[Decision]]] = []
         self.epochs = dict.fromkeys((*NODES, CLUSTER), 0)
@@ -113,6 +145,9 @@ class Host(RuleBasedStateMachine):
         self.jobs: dict[str, Job] = {}
         self.sandboxes: dict[str, Sandbox] = {}
         self.last_token = 0
+
+    def fresh_scheduler(self) -> Scheduler:
+        return Scheduler({"closable": ClosableView}, **self.options)
 
     # The host's books
 
@@ -133,6 +168,12 @@ class Host(RuleBasedStateMachine):
                 self.granted(decision)
             case End(action):
                 self.end(self.jobs[action], str(decision.state))
+            case Resize(action, _, token, amounts):
+                job = self.jobs[action]
+                assert job.grant is not None and job.grant.token == token and job.held
+                job.resizes = (job.amounts, amounts)
+                job.amounts = {r: max(n, job.amounts[r]) for r, n in amounts.items()}
+                self.check_taken(job)
             case Kill(action, _, token):
                 job = self.jobs[action]
                 assert job.grant is not None and job.grant.token == token
@@ -143,24 +184,55 @@ class Host(RuleBasedStateMachine):
         assert job.waits, "granted twice, or after its end"
         assert not self.older_in_line(job), "not the first of those that want the same"
         self.fresh_token(grant.token)
-        job.grant, job.held = grant, True
+        job.grant, job.amounts, job.held = grant, grant.amounts, True
         demand = job.action.demand
-        assert {r.kind: n for r, n in grant.amounts.items()} == {
-            kind: amounts.minimum
-            for kind, amounts in (*demand.per_node.items(), *demand.cluster.items())
-        }
-        for resource in grant.amounts:
+        asked = (*demand.per_node.items(), *demand.cluster.items())
+        assert {resource.kind for resource in grant.amounts} == {kind for kind, _ in asked}
+        for resource, amount in grant.amounts.items():
+            amounts = demand.of(resource.kind)
+            assert amount in amounts
+            assert resource.kind == demand.key or amount == amounts.minimum
+        self.check_taken(job)
+
+    def check_taken(self, job: Job) -> None:
+        """Nothing is held twice, and no task holds more than it may."""
+        for resource in job.amounts:
             limit = SEARCHES if resource == SEARCH else CORES_EACH
             assert self.taken(resource) <= limit, f"{resource} was granted twice"
             assert resource.node in self.up
+            most = self.limit_of(job.action.task, resource.kind)
+            assert self.held_by(job.action.task, resource.kind) <= most, "above its limit"
+
+    def limit_of(self, task: str, kind: str) -> int:
+        limits = self.options.get("limits", {})
+        for name in (task, "*"):
+            if kind in limits.get(name, {}):
+                return int(limits[name][kind])
+        return 1 << 50
+
+    def held_by(self, task: str, kind: str) -> int:
+        held = (job for job in self.holding() if job.action.task == task)
+        return sum(n for job in held for r, n in job.amounts.items() if r.kind == kind)
+
+    def chooses(self, job: Job) -> bool:
+        """Its amount is the policy's to choose."""
+        demand = job.action.demand
+        elastic = demand.key is not None and demand.of(demand.key).elastic
+        chosen = self.options.get("policy") == "elastic"
+        return chosen and elastic and job.action.profile.scales
 
     def older_in_line(self, job: Job) -> list[Job]:
         """Those that want the one resource that this job wants, came before it and are free to
-        run. Demands for several resources may be overtaken, so they are not looked at."""
+        run. Demands for several resources may be overtaken, so they are not looked at; nor those
+        that choose their amount, nor where another order or a limit decides."""
+        strict = self.options.get("policy") != "backfill:2" and not self.options.get("limits")
+        if not strict or self.options.get("order") != "first-come" or self.chooses(job):
+            return []
         return [
             other
             for other in self.jobs.values()
             if other.waits
+            and not self.chooses(other)
             and other.order < job.order
             and len(self.wants(job)) == 1
             and self.wants(other) == self.wants(job)
@@ -190,8 +262,7 @@ class Host(RuleBasedStateMachine):
         return sandbox.ready and len(before) < sandbox.concurrency
 
     def taken(self, resource: ResourceId) -> int:
-        grants = (job.grant for job in self.jobs.values() if job.held and job.grant)
-        return sum(grant.amounts.get(resource, 0) for grant in grants)
+        return sum(job.amounts.get(resource, 0) for job in self.holding())
 
     def fresh_token(self, token: int) -> None:
         assert token > self.last_token
@@ -209,8 +280,18 @@ class Host(RuleBasedStateMachine):
 
     # What happens
 
-    @initialize(nodes=st.lists(st.sampled_from((*NODES, CLUSTER)), unique=True))
-    def some_nodes_join(self, nodes: list[str]) -> None:
+    @initialize(
+        nodes=st.lists(st.sampled_from((*NODES, CLUSTER)), unique=True),
+        policy=st.sampled_from(POLICIES),
+        order=st.sampled_from(ORDERS),
+        limits=st.sampled_from(LIMITS),
+    )
+    def some_nodes_join(
+        self, nodes: list[str], policy: str, order: str, limits: dict[str, dict[str, int]]
+    ) -> None:
+        weights = {"red": 3.0, "lab": 0.5}
+        self.options = {"policy": policy, "order": order, "weights": weights, "limits": limits}
+        self.scheduler = self.fresh_scheduler()
         for node in nodes:
             self.join(node, keep=[])
 
@@ -218,7 +299,7 @@ class Host(RuleBasedStateMachine):
         """Up, or up again without having been down: what is not kept is gone."""
         kept_trajectories = {job.action.trajectory for job in keep}
         leases = tuple(
-            LeaseRecord(job.action, job.grant.token, node, job.grant.amounts)
+            LeaseRecord(job.action, job.grant.token, node, job.amounts)
             for job in keep
             if job.grant is not None
         )
@@ -263,12 +344,16 @@ class Host(RuleBasedStateMachine):
         memory=st.sampled_from([0, 10, 40, 90, 101]),
         concurrency=st.integers(1, 3),
         priority=st.integers(-1, 1),
+        task=st.sampled_from(TASKS),
+        group=st.sampled_from(["", "g"]),
     )
-    def a_trajectory_opens(self, memory: int, concurrency: int, priority: int) -> None:
+    def a_trajectory_opens(
+        self, memory: int, concurrency: int, priority: int, task: str, group: str
+    ) -> None:
         name = f"t{len(self.sandboxes)}"
-        self.sandboxes[name] = Sandbox(concurrency, priority)
+        self.sandboxes[name] = Sandbox(concurrency, priority, task, group)
         reserve = {"memory": memory} if memory else {}
-        trajectory = Trajectory(name, "task", reserve, concurrency, priority)
+        trajectory = Trajectory(name, task, reserve, concurrency, priority, group, 3)
         self.tell(TrajectoryOpened(trajectory))
 
     @rule(data=st.data())
@@ -278,20 +363,28 @@ class Host(RuleBasedStateMachine):
         cores = data.draw(st.integers(1, 5)) if trajectory else 0
         searches = data.draw(st.integers(0, 3)) if trajectory else data.draw(st.integers(1, 4))
         per_node = {"cores": Amounts.between(cores, cores + 2)} if cores else {}
-        cluster = {"quota:search": Amounts.exactly(searches)} if searches else {}
+        cluster = {"quota:search": Amounts.between(searches, searches + 1)} if searches else {}
+        key = data.draw(st.sampled_from([None, *per_node, *cluster]))
+        if key is None or key not in cluster:
+            cluster = {kind: Amounts.exactly(a.minimum) for kind, a in cluster.items()}
         priority = data.draw(st.integers(-1, 1))
         deadline = data.draw(st.one_of(st.none(), st.floats(0, 20)))
-        kind = "exec" if trajectory else "call"
         number = len(self.jobs)
-        demand = Demand(per_node, cluster)
+        home = self.sandboxes[trajectory] if trajectory else None
         action = Action(
-            f"a{number}",
-            "task",
-            demand,
-            trajectory,
-            kind,
-            priority,
-            None if deadline is None else self.now + deadline,
+            id=f"a{number}",
+            task=home.task if home else data.draw(st.sampled_from(TASKS)),
+            demand=Demand(per_node, cluster, key),
+            trajectory=trajectory,
+            kind="exec" if trajectory else "call",
+            priority=priority,
+            deadline=None if deadline is None else self.now + deadline,
+            timeout_s=data.draw(st.sampled_from([None, 1.0, 4.0])),
+            profile=data.draw(PROFILES),
+            group=home.group if home else "",
+            step=3,
+            tenant=data.draw(st.sampled_from(["", "lab"])),
+            malleable=data.draw(st.booleans()),
         )
         if trajectory:
             priority += self.sandboxes[trajectory].priority
@@ -343,6 +436,31 @@ class Host(RuleBasedStateMachine):
     @rule(data=st.data())
     def somebody_cancels(self, data: st.DataObject) -> None:
         self.tell(CancelRequested(data.draw(st.sampled_from(["nobody", *self.jobs]))))
+
+    @rule(task=st.sampled_from(TASKS))
+    def a_group_is_cancelled(self, task: str) -> None:
+        members = [
+            name
+            for name, job in self.jobs.items()
+            if job.action.task == task and job.action.group == "g"
+        ]
+        self.tell(CancelAllRequested(("nobody", *members), "decided"))
+        assert all(self.jobs[name].ends for name in members)
+
+    @precondition(lambda self: self.holding())
+    @rule(data=st.data(), cores=st.integers(1, 7))
+    def somebody_wants_other_amounts(self, data: st.DataObject, cores: int) -> None:
+        job = data.draw(st.sampled_from(self.holding()))
+        resource = data.draw(st.sampled_from(sorted(job.amounts)))
+        self.tell(ResizeRequested(job.action.id, {resource: cores}))
+
+    @precondition(lambda self: any(job.resizes for job in self.holding()))
+    @rule(data=st.data())
+    def a_node_has_resized(self, data: st.DataObject) -> None:
+        job = data.draw(st.sampled_from([job for job in self.holding() if job.resizes]))
+        assert job.grant is not None
+        job.amounts, job.resizes = data.draw(st.sampled_from(job.resizes)), ()
+        self.tell(Resized(job.action.id, job.grant.token, job.amounts))
 
     @rule(seconds=st.floats(0, 10))
     def the_quota_is_closed(self, seconds: float) -> None:
@@ -433,7 +551,7 @@ class Host(RuleBasedStateMachine):
 
     def replay(self) -> None:
         """The same events give the same decisions and the same answers."""
-        again = Scheduler({"closable": ClosableView})
+        again = self.fresh_scheduler()
         for event, now, decisions in self.log:
             assert again.handle(event, now) == decisions
         for name in self.jobs:
@@ -444,7 +562,7 @@ class Host(RuleBasedStateMachine):
 
 TestRandomHistories = Host.TestCase
 TestRandomHistories.settings = settings(
-    max_examples=120,
+    max_examples=200,
     stateful_step_count=50,
     deadline=None,
     derandomize=True,

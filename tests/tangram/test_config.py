@@ -47,6 +47,11 @@ quotas:
   search: {concurrency: 4}
   judge: {rate: 60, period: 1m}
 queue: {max_actions: 1000, max_bytes: 64Mi}
+scheduler:
+  policy: fixed:4
+  order: fair-share
+  weights: {coding: 2}
+  limits: {coding: {cores: 8, "quota:search": 2}, "*": {cores: 32}}
 lease: 120
 detach_grace: 5
 orphan_after: 30
@@ -56,6 +61,9 @@ orphan_after: 30
     assert config.http_address == ("::1", 8081)
     assert (config.memory, config.queue.max_bytes) == (400 << 30, 64 << 20)
     assert config.quotas["judge"].all_windows == ((60, 60.0),)
+    rules = config.scheduler
+    assert (rules.policy, rules.order, rules.weights) == ("fixed:4", "fair-share", {"coding": 2.0})
+    assert rules.limits == {"coding": {"cores": 8, "quota:search": 2}, "*": {"cores": 32}}
     node = config.node_config(8080, Path("/s"), Path("/r"))
     assert (node.cores, node.sandbox.memory, node.orphan_after) == ("0-62", 2 << 30, 30.0)
 
@@ -87,6 +95,26 @@ def test_options_win_over_the_file_and_none_is_no_option(file: Path) -> None:
         ("lease: -1", "F:1: lease: Input should be greater than 0"),
         ("queue:\n  max_actions: 0\n", "F:2: queue.max_actions:"),
         ("quotas: {q: {rate: 1}}", "F:1: quotas.q: rate and period belong together"),
+        (
+            "scheduler:\n  policy: elstic\n",
+            "F:2: scheduler.policy: unknown policy 'elstic'; known are fcfs, fixed:N",
+        ),
+        ("scheduler: {policy: unlimited}", "'unlimited' is for simulations alone"),
+        (
+            "scheduler: {order: 'priority:ageing=-1'}",
+            "F:1: scheduler.order: order 'priority:ageing=-1': seconds above 0",
+        ),
+        ("scheduler:\n  weights: {a: 0}\n", "F:2: scheduler.weights.a: Input should be greater"),
+        (
+            "scheduler:\n  limits:\n    a: {core: 3}\n",
+            "F:3: scheduler.limits.a.core: limits are of cores or of quota:NAME, not of 'core'",
+        ),
+        ("scheduler: {limits: {a: {cores: 0}}}", "scheduler.limits.a.cores: Input should be"),
+        (
+            "quotas: {search: {concurrency: 1}}\nscheduler: {limits: {a: {'quota:serch': 1}}}",
+            "scheduler.limits.a.quota:serch: no such quota; known: search",
+        ),
+        ("scheduler: {polcy: fcfs}", "scheduler.polcy: unknown key; did you mean policy?"),
         ("launcher: process", "write `unsafe: true`"),
         ("lease: 1\nlease: 2\n", "F:2: lease: given twice"),
         ("- a\n- b\n", "F:1: a configuration is a mapping"),

@@ -1,0 +1,67 @@
+"""Who was overtaken, and the units kept for those who were often enough.
+
+A reservation is an action that is served before everybody else from now on: its key's rank is
+FIRST, and whatever comes behind it has to leave its amounts intact, everywhere. Heads of queues are
+exposed at the other resources that they will need: those are what others can take at their cost.
+"""
+
+from __future__ import annotations
+
+from .model import ResourceId
+from .records import Entry
+
+
+class Reservations:
+    """The reserved actions that wait in a queue, and the heads that can be overtaken."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Entry] = {}
+        self._exposed: dict[ResourceId, dict[str, Entry]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._kept)
+
+    def entries(self) -> list[Entry]:
+        return list(self._kept.values())
+
+    def add(self, entry: Entry) -> None:
+        self._kept[entry.id] = entry
+
+    def drop(self, entry: Entry) -> bool:
+        """It waits in no queue any more. False if it was none."""
+        return self._kept.pop(entry.id, None) is not None
+
+    def kept(self, resource: ResourceId) -> int:
+        """Units of the resource that are kept from everybody who is not reserved."""
+        return sum(entry.needs.get(resource, 0) for entry in self._kept.values())
+
+    def kept_from(self, entry: Entry, resource: ResourceId) -> int:
+        """Units of the resource that are kept from this one."""
+        return sum(
+            other.needs.get(resource, 0)
+            for other in self._kept.values()
+            if other is not entry and other.key < entry.key
+        )
+
+    def expose(self, head: Entry, here: ResourceId) -> None:
+        """It heads the queue of `here`, and will need more than that."""
+        for resource in head.needs:
+            if resource != here:
+                self._exposed.setdefault(resource, {})[head.id] = head
+
+    def hide(self, head: Entry) -> None:
+        for resource in head.needs:
+            exposed = self._exposed.get(resource, {})
+            if exposed.pop(head.id, None) is not None and not exposed:
+                del self._exposed[resource]
+
+    def overtaken_by(self, granted: Entry) -> list[Entry]:
+        """Exposed actions that go before this one and will need what it took."""
+        if not self._exposed:
+            return []
+        overtaken: dict[str, Entry] = {}
+        for resource in granted.needs:
+            for head in self._exposed.get(resource, {}).values():
+                if head.key < granted.key and not head.reserved:
+                    overtaken[head.id] = head
+        return list(overtaken.values())
