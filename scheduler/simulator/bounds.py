@@ -9,9 +9,9 @@ from __future__ import annotations
 import heapq
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from ..model import Amounts, State
 from .actions import Plan
@@ -51,7 +51,8 @@ def lower_bounds(
     every trajectory has one action and none changes its amount while it runs. Empty if no action
     has a result."""
     runs = {run.id: run for run in ended}
-    chains = [_chain(start_s, plans, runs, cluster, freedom) for start_s, plans in walks]
+    shapes = _Shapes(cluster, freedom)
+    chains = [_chain(start_s, plans, runs, shapes) for start_s, plans in walks]
     count = sum(link.counted for chain in chains for link in chain)
     if not count:
         return {}
@@ -86,12 +87,60 @@ class _Link:
     """Amounts among which its fastest and its cheapest are."""
 
 
+class _Shape(NamedTuple):
+    """Of all actions that scale alike, for one second of work with one unit."""
+
+    units: tuple[int, ...]
+    """Amounts among which the fastest and the cheapest are."""
+    fastest_s: float
+    core_s: float
+
+
+class _Shapes:
+    """What the actions of a trace may get at most, worked out once for all that are alike."""
+
+    def __init__(self, cluster: ClusterSpec, freedom: Freedom) -> None:
+        self.freedom = freedom
+        self._cores = max((node.cores for node in cluster.nodes), default=0)
+        self._gpus = cluster.gpus.total if cluster.gpus is not None else 0
+        self._known: dict[tuple[object, ...], _Shape] = {}
+
+    def of(self, trace: TraceAction) -> _Shape:
+        if trace.kind == CALL:
+            return _OF_CALL
+        table = tuple(trace.elasticity.items()) if trace.elasticity else ()
+        key = (trace.kind == SCORE, trace.amounts, trace.serial, table)
+        shape = self._known.get(key)
+        if shape is None:
+            units = self._units(trace)
+            curve = _curve(trace, units)
+            fastest_s = min(run_s for _, run_s in curve)
+            core_s = 0.0 if trace.kind == SCORE else min(n * run_s for n, run_s in curve)
+            shape = self._known[key] = _Shape(units, fastest_s, core_s)
+        return shape
+
+    def _units(self, trace: TraceAction) -> tuple[int, ...]:
+        """Run time falls or rises steadily between the entries of a table, and so does the work:
+        the ends and the entries are enough."""
+        amounts = trace.amounts
+        most = self._gpus if trace.kind == SCORE else self._cores
+        if trace.kind != SCORE and self.freedom.unlimited:
+            most = amounts.maximum
+        if trace.kind != SCORE and self.freedom.shares:
+            amounts = Amounts.between(1, amounts.maximum)
+        if amounts.values:
+            return tuple(n for n in amounts.values if n <= most) or (amounts.minimum,)
+        entries = {n for n in trace.elasticity if n in amounts and n <= most}
+        ends = {amounts.minimum, max(amounts.minimum, min(amounts.maximum, most))}
+        return tuple(sorted(ends | entries))
+
+
+_OF_CALL = _Shape((1,), 1.0, 0.0)
+"""However much of a quota it takes, it takes its time and no cores."""
+
+
 def _chain(
-    start_s: float,
-    plans: Sequence[Plan],
-    runs: Mapping[str, ActionRun],
-    cluster: ClusterSpec,
-    freedom: Freedom,
+    start_s: float, plans: Sequence[Plan], runs: Mapping[str, ActionRun], shapes: _Shapes
 ) -> list[_Link]:
     links: list[_Link] = []
     at_s = start_s
@@ -101,37 +150,17 @@ def _chain(
         if run.state is not State.FINISHED:
             links.append(_Link(trace, False, run.act_s, at_s, 0.0, 0.0, ()))
             continue
-        units = _units(trace, cluster, freedom)
-        timeout_s = math.inf if trace.timeout_s is None else trace.timeout_s
-        fastest_s = min(timeout_s, min(plan.run_s(n) for n in units))
-        core_s = min(n * plan.run_s(n) for n in units) if trace.runs_as == EXEC else 0.0
-        # What is cut at its timeout need not be done: it holds its least amount until then.
+        shape = shapes.of(trace)
+        fastest_s = trace.duration_s * shape.fastest_s
+        core_s = trace.duration_s * shape.core_s
         if trace.timeout_s is not None:
-            core_s = 0.0 if freedom.shares else min(core_s, units[0] * timeout_s)
-        links.append(_Link(trace, True, 0.0, at_s, fastest_s, core_s, units))
+            # What is cut at its timeout need not be done: it holds its least amount until then.
+            fastest_s = min(fastest_s, trace.timeout_s)
+            core_s = min(core_s, shape.units[0] * trace.timeout_s)
+            core_s = 0.0 if shapes.freedom.shares else core_s
+        links.append(_Link(trace, True, 0.0, at_s, fastest_s, core_s, shape.units))
         at_s += fastest_s
     return links
-
-
-def _units(trace: TraceAction, cluster: ClusterSpec, freedom: Freedom) -> tuple[int, ...]:
-    """Run time falls or rises steadily between the entries of a table, and so does the work: the
-    ends and the entries are enough."""
-    if trace.runs_as == CALL:
-        return (trace.quota_amount,)
-    most = max((node.cores for node in cluster.nodes), default=0)
-    if trace.runs_as == SCORE:
-        most = cluster.gpus.total if cluster.gpus is not None else 0
-    elif freedom.unlimited:
-        most = trace.amounts.maximum
-    amounts = trace.amounts
-    if freedom.shares and trace.runs_as == EXEC:
-        amounts = Amounts.between(1, amounts.maximum)
-    if amounts.values:
-        feasible = tuple(n for n in amounts.values if n <= most)
-    else:
-        ends = {amounts.minimum, min(amounts.maximum, most)}
-        feasible = tuple(sorted(ends | {n for n in trace.elasticity if n in amounts and n <= most}))
-    return feasible or (amounts.minimum,)
 
 
 def _fastest_sum(chain: Sequence[_Link]) -> float:
@@ -269,7 +298,8 @@ class _Costs:
             key = (trace.amounts, trace.serial, tuple(trace.elasticity.items()), job.units[-1])
             if key not in known:
                 known[key] = len(self._curves)
-                self._curves.append(_curve(trace, job.units[-1]))
+                feasible = [n for n in trace.amounts if n <= job.units[-1]]
+                self._curves.append(_curve(trace, feasible))
             curve = self._curves[known[key]]
             left_s = until_s - job.earliest_s
             longest_s = trace.duration_s * max(run_s for _, run_s in curve)
@@ -292,7 +322,7 @@ class _Costs:
         return total_s
 
 
-def _curve(trace: TraceAction, most: int) -> list[tuple[int, float]]:
+def _curve(trace: TraceAction, units: Iterable[int]) -> list[tuple[int, float]]:
+    """Amounts and the run time of one second's work with them."""
     unit = replace(trace, duration_s=1.0).profile
-    feasible = [n for n in trace.amounts if n <= most] or [trace.amounts.minimum]
-    return [(n, run_s) for n in feasible if (run_s := unit.run_s(n)) is not None]
+    return [(n, run_s) for n in units if (run_s := unit.run_s(n)) is not None]

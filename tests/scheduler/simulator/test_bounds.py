@@ -5,15 +5,19 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tangram.managers.gpu import CHUNKS_VIEW, ChunksView
+from tangram.managers.quota import QUOTA_VIEW, QuotaView
 from tangram.scheduler import State
 from tangram.scheduler.model import Amounts
 from tangram.scheduler.simulator.bounds import sum_of_ends
+from tangram.scheduler.simulator.cluster import GpuSpec, QuotaSpec, parse_nodes
 from tangram.scheduler.simulator.result import SimulationResult
 from tangram.scheduler.simulator.trace import TraceAction, TraceTrajectory
 
@@ -116,13 +120,19 @@ def random_trace(generator: random.Random) -> list[TraceTrajectory]:
 
 
 def random_action(generator: random.Random) -> TraceAction:
-    shape = generator.choice(["one", "one", "range", "set", "table", "wide"])
+    shape = generator.choice(["one", "one", "range", "set", "table", "wide", "call", "score"])
     common: dict[str, Any] = {
         "gap_s": generator.choice([0.0, generator.expovariate(1.0)]),
         "duration_s": generator.lognormvariate(1.0, 1.0),
         "memory_mib": generator.choice([0, 10, 100]),
         "timeout_s": generator.choice([None, None, None, generator.uniform(0.5, 9)]),
     }
+    if shape == "call":
+        return TraceAction("call", quota="search", quota_amount=generator.choice([1, 2]), **common)
+    if shape == "score":
+        table = {4: generator.uniform(0.3, 1)}
+        gpus = Amounts.among([1, 2, 4])
+        return TraceAction("score", amounts=gpus, elasticity=table, service="rm", **common)
     if shape == "one":
         return TraceAction("exec", amounts=Amounts.exactly(generator.choice([1, 1, 3])), **common)
     if shape == "wide":
@@ -136,6 +146,15 @@ def random_action(generator: random.Random) -> TraceAction:
     return TraceAction("exec", amounts=amounts, serial=serial, malleable=malleable, **common)
 
 
+def random_outcome(seed: int, nodes: str, policy: str) -> SimulationResult:
+    """Beside the nodes four GPUs, and three units of a quota."""
+    cluster = replace(
+        parse_nodes(nodes), gpus=GpuSpec(1, 4), quotas=(QuotaSpec("search", 3, ((5, 2.0),)),)
+    )
+    views = {CHUNKS_VIEW: ChunksView, QUOTA_VIEW: QuotaView}
+    return outcome(random_trace(random.Random(seed)), cluster, policy, views=views)
+
+
 def mean_act_s(result: SimulationResult) -> float:
     acts = [run.act_s for run in result.actions if run.state is State.FINISHED]
     return sum(acts) / len(acts) if acts else math.inf
@@ -145,7 +164,7 @@ def mean_act_s(result: SimulationResult) -> float:
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10**9), nodes=st.sampled_from(["1x4x1Gi", "2x6x200Mi", "3x2", "1x30"]))
 def test_no_policy_beats_a_bound_on_any_trace(policy: str, seed: int, nodes: str) -> None:
-    result = outcome(random_trace(random.Random(seed)), nodes, policy)
+    result = random_outcome(seed, nodes, policy)
     for name, bound_s in result.lower_bounds_s.items():
         assert mean_act_s(result) >= bound_s * (1 - 1e-9), (name, seed)
 
@@ -157,15 +176,14 @@ def test_every_action_ends_once_and_no_unit_is_held_twice(
     policy: str, seed: int, nodes: str
 ) -> None:
     trace = random_trace(random.Random(seed))
-    result = outcome(trace, nodes, policy)
+    result = random_outcome(seed, nodes, policy)
     names = [f"{t.id}/{index}" for t in trace for index in range(len(t.actions))]
     assert sorted(run.id for run in result.actions) == sorted(names)
     assert [run.ended_s for run in result.actions] == sorted(run.ended_s for run in result.actions)
     follows_its_predecessor(trace, result)
     if not policy.startswith(("unlimited", "pod")):
         no_more_than_there_is(result)
-    again = outcome(trace, nodes, policy)
-    assert again == result
+    assert random_outcome(seed, nodes, policy) == result
 
 
 def follows_its_predecessor(trace: list[TraceTrajectory], result: SimulationResult) -> None:
@@ -180,13 +198,13 @@ def follows_its_predecessor(trace: list[TraceTrajectory], result: SimulationResu
 
 
 def no_more_than_there_is(result: SimulationResult) -> None:
-    changes: dict[str, list[tuple[float, float]]] = {}
+    changes: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for run in result.actions:
         for hold in run.holds:
-            found = changes.setdefault(run.node, [])
+            found = changes.setdefault((run.resource, run.node), [])
             found += [(hold.start_s, hold.units), (hold.end_s, -hold.units)]
-    for node, found in changes.items():
+    for where, found in changes.items():
         held = 0.0
         for _, units in sorted(found):
             held += units
-            assert held <= result.capacities["cores", node]
+            assert held <= result.capacities[where]

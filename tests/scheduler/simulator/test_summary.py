@@ -73,7 +73,15 @@ def test_of_nothing_there_are_no_figures() -> None:
 
 def test_cut_actions_count_with_the_time_they_took() -> None:
     figures = summarise(outcome(walks(run_of(9, timeout_s=4)), "2"))
-    assert (figures["mean_act_s"], figures["timed_out"], figures["lower_bound_s"]) == (4, 1, 4)
+    assert (figures["mean_act_s"], figures["timed_out"]) == (4, 1)
+    assert figures["lower_bound_s"] == pytest.approx(4)
+
+
+def test_a_bound_that_is_reached_is_not_above_the_mean() -> None:
+    trajectories = [walk(f"t{i}", run_of(1 / 3, gap_s=i / 7), start_s=1e4) for i in range(50)]
+    figures = summarise(outcome(trajectories, "64", "unlimited"))
+    assert figures["mean_act_s"] == pytest.approx(figures["lower_bound_s"], rel=1e-8)
+    assert figures["mean_act_s"] >= figures["lower_bound_s"]
 
 
 @pytest.mark.parametrize(
