@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import product
 
@@ -28,20 +28,24 @@ def _packs(counts: tuple[int, ...], sizes: tuple[int, ...]) -> bool:
     if not sizes:
         return True
     *others, size = sizes
-    return any(_packs(left, tuple(others)) for left in set(_takes(counts, size)))
+    return any(_packs(left, tuple(others)) for left in _takes(counts, size))
 
 
-def _takes(counts: tuple[int, ...], size: int) -> Iterator[tuple[int, ...]]:
+@lru_cache(maxsize=1 << 16)
+def _takes(counts: tuple[int, ...], size: int) -> frozenset[tuple[int, ...]]:
+    """What may be left once a chunk of this size is taken, by every way of halving."""
+    found: set[tuple[int, ...]] = set()
     for level, count in enumerate(counts):
         if not count or 1 << level < size:
             continue
         fewer = list(counts)
         fewer[level] -= 1
         if 1 << level == size:
-            yield tuple(fewer)
+            found.add(tuple(fewer))
         else:
             fewer[level - 1] += 2
-            yield from _takes(tuple(fewer), size)
+            found |= _takes(tuple(fewer), size)
+    return frozenset(found)
 
 
 def least_total_s(candidates: Sequence[Choices], operator: Operator) -> float:

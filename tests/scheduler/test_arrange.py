@@ -49,20 +49,20 @@ def assert_equals_brute_force(candidates: list[Choices], operator: Operator) -> 
 # Equal to trying everything
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(any_choices(EIGHTHS), max_size=4), linear_units)
 def test_linear_units_any_durations(candidates: list[Choices], operator: LinearUnits) -> None:
     assert_equals_brute_force(candidates, operator)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(steady_choices(), max_size=5), linear_units)
 def test_linear_units_where_no_gain_rises(candidates: list[Choices], operator: LinearUnits) -> None:
     assert all(choices.steady for choices in candidates)
     assert_equals_brute_force(candidates, operator)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(any_choices(SECONDS), max_size=4), chunk_counts)
 def test_chunks_any_durations(candidates: list[Choices], operator: ChunkCounts) -> None:
     assert_equals_brute_force(candidates, operator)
