@@ -54,7 +54,7 @@ def sentence_of(problem: FileProblem) -> str:
 
 def frame_of(kind: str, fields: dict[str, Any], what: str) -> bytes:
     try:
-        return wire.frame(kind, fields)
+        return wire.request(kind, fields)
     except ValueError as error:
         raise PermanentError(f"{what} cannot be sent to the sandbox: {error}") from error
 
@@ -98,6 +98,7 @@ def _argument(field: str, text: str) -> bytes:
 def _variable(name: str) -> str:
     if not name or "=" in name or "\0" in name:
         raise PermanentError(f"env: {name!r} cannot be the name of a variable")
+    as_bytes(name)  # Raises for half a surrogate pair, as its value would.
     return name
 
 
