@@ -75,7 +75,6 @@ class ModelV2:
                 os.kill(int(pid), signal.SIGKILL)
             (path.parent / "cgroup.procs").write_text("")
 
-
     def rewrite(self, fd: int, value: str) -> None:
         os.truncate(fd, 0)  # An ordinary file keeps what a shorter value does not cover.
         os.pwrite(fd, value.encode(), 0)
