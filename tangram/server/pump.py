@@ -80,14 +80,14 @@ class Pump:
             now = self._clock()
             try:
                 await self._commit(now, [event for event, _ in batch])
-            except Exception as error:  # nothing of it happened, and everybody is told
+            except Exception as error:  # noqa: BLE001 - it is logged, and everybody is told
                 for _, handled in batch:
                     _settle(handled, error)
                 continue
             for event, handled in batch:
                 try:
                     self._handle(event, now)
-                except Exception as error:  # one bad event must not stop all others
+                except Exception as error:  # noqa: BLE001 - one bad event must not stop others
                     _settle(handled, error)
                 else:
                     _settle(handled)
