@@ -103,17 +103,20 @@ def _variable(name: str) -> str:
 
 
 def result_of(fields: Mapping[str, Any]) -> AgentResult:
+    """Raises KeyError, TypeError, ValueError for what is no result."""
+    figures = wire.unpack_figures(fields["figures"])
+    exit_code, signal, run_s, cpu_s, rss, stdout, stderr, survivors, reset = figures
     return AgentResult(
         outcome=Outcome(fields["outcome"]),
-        exit_code=fields["exit_code"],
-        signal=fields["signal"],
-        run_s=fields["run_s"],
-        cpu_seconds=fields["cpu_s"],
-        peak_memory_bytes=fields["rss"],
-        stdout_bytes=fields["stdout"],
-        stderr_bytes=fields["stderr"],
-        survivors=fields["survivors"],
-        sandbox_reset=fields["reset"],
+        exit_code=exit_code,
+        signal=signal,
+        run_s=run_s,
+        cpu_seconds=cpu_s,
+        peak_memory_bytes=rss,
+        stdout_bytes=stdout,
+        stderr_bytes=stderr,
+        survivors=survivors,
+        sandbox_reset=reset,
     )
 
 

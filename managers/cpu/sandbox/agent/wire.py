@@ -42,6 +42,7 @@ _SIZED_TAGS = b"sbld"
 _STR, _BYTES, _, _DICT = _SIZED_TAGS
 _INT_TAG, _FLOAT_TAG = b"if"
 _read_length = _LENGTH.unpack_from
+_FIGURES = _struct.Struct(">iiddqqqq?")
 
 
 def encode(value: object) -> bytes:
@@ -161,6 +162,34 @@ def marshalled(data: bytes) -> object:
         return marshal.loads(data)
     except (EOFError, TypeError) as error:
         raise ValueError(f"not marshalled: {error}") from error
+
+
+def pack_figures(
+    exit_code: int,
+    signal: "int | None",
+    run_s: float,
+    cpu_s: float,
+    rss: int,
+    stdout: int,
+    stderr: int,
+    survivors: int,
+    reset: bool,
+) -> bytes:
+    """The numbers of a command's result as one value: apart they cost more than all of the rest."""
+    return _FIGURES.pack(
+        exit_code, signal or 0, run_s, cpu_s, rss, stdout, stderr, survivors, reset
+    )
+
+
+def unpack_figures(
+    data: bytes,
+) -> "tuple[int, int | None, float, float, int, int, int, int, bool]":
+    """As `pack_figures` takes them. Raises ValueError for other bytes."""
+    try:
+        code, signal, run_s, cpu_s, rss, stdout, stderr, survivors, reset = _FIGURES.unpack(data)
+    except _struct.error as error:  # type: ignore[attr-defined]
+        raise ValueError(f"no figures of a result: {error}") from None
+    return code, signal or None, run_s, cpu_s, rss, stdout, stderr, survivors, reset
 
 
 def frame(kind: str, fields: "dict[str, object]") -> bytes:
