@@ -29,6 +29,8 @@ OWNED_PREFIX = "s-"
 PROBE_MEMORY_BYTES = 64 << 20
 PROBE_PIDS = 64
 _READ_BYTES_MAX = 1 << 20
+_COUNTER_BYTES_MAX = 4096
+"""Of a file with a counter: a few short lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,10 @@ class SandboxCgroup:
     ) -> None:
         self._dialect = dialect
         self._folders = dict(folders)
-        self._files: dict[tuple[str, str], Path] = {}
+        self._open: dict[tuple[str, str], int] = {}
+        """What changes or is read with every action, kept open: opening a file costs five times as
+        much as writing it."""
+        self._closed = False
         self._all_cores = all_cores
 
     def add(self, pid: int) -> None:
@@ -82,19 +87,19 @@ class SandboxCgroup:
 
     def set_cores(self, cores: tuple[int, ...]) -> None:
         """Exactly these cores: affinity, CPU time and weight in proportion."""
-        self._apply(self._dialect.cpuset(cores))
-        self._apply(self._dialect.quota(len(cores)))
-        self._apply(self._dialect.weight(len(cores)))
+        self._set(self._dialect.cpuset(cores))
+        self._set(self._dialect.quota(len(cores)))
+        self._set(self._dialect.weight(len(cores)))
 
     def park(self, cores: tuple[int, ...] = ()) -> None:
         """On these cores, or on all, with the least weight: it runs only where nobody else does.
         The quota of the last grant stays: what idles needs no more."""
-        self._apply(self._dialect.weight(0))
-        self._apply(self._dialect.cpuset(cores or self._all_cores))
+        self._set(self._dialect.weight(0))
+        self._set(self._dialect.cpuset(cores or self._all_cores))
 
     def boost(self, on: bool) -> None:
         """The weight of one core for a parked sandbox, or the least again."""
-        self._apply(self._dialect.weight(1 if on else 0))
+        self._set(self._dialect.weight(1 if on else 0))
 
     def oom_kills(self) -> int:
         return self._count(self._dialect.oom_kills)
@@ -104,6 +109,13 @@ class SandboxCgroup:
 
     def peak_memory_bytes(self) -> int:
         return self._count(self._dialect.peak_memory)
+
+    def close(self) -> None:
+        """Keep no file open any more; to whoever comes later the group is gone. Idempotent."""
+        self._closed = True
+        while self._open:
+            _, fd = self._open.popitem()
+            os.close(fd)
 
     def members(self) -> set[int]:
         """The processes in it; none if it is gone."""
@@ -147,26 +159,34 @@ class SandboxCgroup:
         self._apply(Setting("freezer", "freezer.state", "THAWED"))
 
     def _exists(self, setting: Setting) -> bool:
-        return self._file(setting.controller, setting.file).exists()
+        return (self._folders[setting.controller] / setting.file).exists()
 
     def _apply(self, setting: Setting) -> None:
-        """Write a value, even if it should be there: systemd and `docker update` put values back
-        behind our back, and looking first costs as much as writing."""
         if setting.controller in self._folders:
-            _write(self._file(setting.controller, setting.file), setting.value)
+            _write(self._folders[setting.controller] / setting.file, setting.value)
 
-    def _file(self, controller: str, file: str) -> Path:
-        """Made once: joining paths costs as much as the write itself."""
-        path = self._files.get((controller, file))
-        if path is None:
-            path = self._files[controller, file] = self._folders[controller] / file
-        return path
+    def _set(self, setting: Setting) -> None:
+        """Alike, for what changes often. Written even if it should be there: systemd and `docker
+        update` put values back behind our back, and looking first costs as much as writing."""
+        if setting.controller in self._folders:
+            fd = self._kept_open(setting.controller, setting.file, os.O_WRONLY)
+            _rewrite(fd, setting.value)
+
+    def _kept_open(self, controller: str, file: str, mode: int) -> int:
+        fd = self._open.get((controller, file))
+        if self._closed:
+            raise OSError(errno.ENODEV, "the control group is closed", file)
+        if fd is None:
+            fd = os.open(self._folders[controller] / file, mode | os.O_CLOEXEC)
+            self._open[controller, file] = fd
+        return fd
 
     def _count(self, counter: Counter) -> int:
         if counter.controller not in self._folders:
             return 0
         try:
-            text = _read(self._file(counter.controller, counter.file))
+            fd = self._kept_open(counter.controller, counter.file, os.O_RDONLY)
+            text = os.pread(fd, _COUNTER_BYTES_MAX, 0).decode()
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENODEV):
                 return 0  # The group is gone, or this kernel does not count it.
@@ -423,6 +443,10 @@ def _read(path: Path) -> str:
         return os.read(fd, _READ_BYTES_MAX).decode()
     finally:
         os.close(fd)
+
+
+def _rewrite(fd: int, value: str) -> None:
+    os.pwrite(fd, value.encode(), 0)
 
 
 def _write(path: Path, value: str) -> None:

@@ -17,7 +17,7 @@ from . import requests
 from .cluster import ClusterStatus, cluster_status
 from .connection import Connection, resolve_server
 from .lease import LeaseKeeper
-from .methods import CANCEL, EXPLAIN, GET, LIST, OUTPUT, RUN, STATUS, SUBMIT, WAIT, WATCH
+from .methods import CANCEL, EXPLAIN, GET, LIST, OUTPUT, STATUS, SUBMIT, WAIT, WATCH
 from .permits import AsyncPermit, cancel_action
 from .results import (
     STREAM_NAMES,
@@ -328,8 +328,7 @@ class AsyncClient:
         self.lease.hold()
         try:
             if on_output is None:
-                request = actions_pb2.RunRequest(action=spec)
-                return (await self.connection.unary(RUN, request)).action
+                return await self.connection.run(spec)
             return await self._run_live(spec, on_output)
         except asyncio.CancelledError:
             await cancel_action(self.connection, spec.id, "the caller was cancelled")

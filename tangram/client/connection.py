@@ -30,10 +30,11 @@ from ..errors import (
     from_status,
 )
 from ..limits import DEFAULT_SERVER, KEEPALIVE_MS, MESSAGE_BYTES_MAX, SERVER_VARIABLE
-from ..v1 import types_pb2
+from ..v1 import actions_pb2, types_pb2
 from ..versions import CLIENT_VERSION_KEY, SERVER_VERSION_KEY
 from . import forking
-from .methods import Answer, Method, Request
+from .methods import RUN, RUN_MANY, Answer, Method, Request
+from .run_stream import REQUEST_BYTES_MAX, RunStream
 
 PATIENCE_S = 30.0
 """How long a call asks again without any progress: a server restarts within it."""
@@ -41,6 +42,8 @@ PROGRESS_S = 1.0
 """A call that a reached server kept this long was served: a later drop is a new failure."""
 PAUSE_FIRST_S = 0.05
 PAUSE_MAX_S = 2.0
+STREAM_FROM = 3
+"""Actions in flight from which they share a stream: opening one pays from the second action on."""
 TELL_TIMEOUT_S = 5.0
 """Who has interrupted a call does not want to wait."""
 OVERLOAD_RETRIES_MAX = 8
@@ -94,6 +97,8 @@ class Channel:
             address, options=_CHANNEL_OPTIONS
         )
         self._callables: dict[str, Any] = {}
+        self._stream: RunStream | None = None
+        self._running = 0
         self.calls = 0
         """In flight now: a fork waits until they have let go of the channel."""
         self.met = False
@@ -131,9 +136,42 @@ class Channel:
                 versions.check(__version__, server, key)
         self.met = True
 
+    async def run(self, spec: types_pb2.ActionSpec) -> types_pb2.Action:
+        """One action to its end: over the stream if several are in flight, else by a call of its own.
+        Raises what gRPC raises, and the TangramError that a message of the stream tells."""
+        self._running += 1
+        try:
+            stream = self._stream_for(spec)
+            if stream is None:
+                request = actions_pb2.RunRequest(action=spec)
+                call = self.callable("unary_unary", RUN)(request, metadata=self.metadata)
+                answer: actions_pb2.RunResponse = await call
+                if not self.met:
+                    self.meet(await call.initial_metadata())
+                return answer.action
+            response = await stream.run(spec)
+            if response.HasField("error"):
+                raise error_from_message(response.error)
+            return response.action
+        finally:
+            self._running -= 1
+
+    def _stream_for(self, spec: types_pb2.ActionSpec) -> RunStream | None:
+        """None where it has to have a call of its own."""
+        if spec.ByteSize() > REQUEST_BYTES_MAX:
+            return None
+        stream = self._stream
+        if stream is None or stream.ended:
+            if self._running < STREAM_FROM or not self.met:
+                return None
+            call = self.callable("stream_stream", RUN_MANY)(metadata=self.metadata)
+            stream = self._stream = RunStream(call)
+        return stream if stream.takes(spec) else None
+
     async def aclose(self) -> None:
         """Close it; calls in flight see that and ask again on another one. Idempotent."""
         self._callables.clear()
+        self._stream = None
         grpc_channel, self._grpc = self._grpc, None
         if grpc_channel is not None:
             await grpc_channel.close()
@@ -167,6 +205,18 @@ class Connection:
         """
         retries = self.retries() if patience_s is None else Retries(patience_s)
         return await self._ask("unary_unary", method, lambda: request, retries, timeout_s)
+
+    async def run(self, spec: types_pb2.ActionSpec) -> types_pb2.Action:
+        """An action to its end, asked for as `unary` asks."""
+        retries = self.retries()
+        while True:
+            channel = await self._channel()
+            attempt = Attempt(self, channel)
+            try:
+                with attempt:
+                    return await channel.run(spec)
+            except TangramError as error:
+                await retries.pause(error, served=attempt.served)
 
     async def client_stream(
         self, method: Method[Request, Answer], requests: Callable[[], AsyncIterator[Request]]

@@ -33,6 +33,7 @@ class Method(Generic[Request, Answer]):
 
 
 RUN = Method("Actions", "Run", actions.RunRequest, actions.RunResponse)
+RUN_MANY = Method("Actions", "RunMany", actions.RunRequest, actions.RunManyResponse)
 SUBMIT = Method("Actions", "Submit", actions.SubmitRequest, actions.SubmitResponse)
 WAIT = Method("Actions", "Wait", actions.WaitRequest, actions.WaitResponse)
 OUTPUT = Method("Actions", "Output", actions.OutputRequest, actions.OutputResponse)

@@ -59,6 +59,8 @@ def inherit(request: ActionRequest, trajectory: TrajectoryRecord) -> ActionReque
     group = action.group or owner.group
     step = owner.step if action.step is None else action.step
     labels = {**trajectory.request.labels, **request.labels}
+    if (group, step, labels) == (action.group, action.step, request.labels):
+        return request  # As a rule: the SDK names them all.
     return replace(request, action=replace(action, group=group, step=step), labels=labels)
 
 

@@ -478,6 +478,9 @@ def _told(record: ActionRecord) -> ActionRecord:
 
 async def _within(timeout_s: float | None, wait: Awaitable[Any]) -> None:
     """Wait, at most so long; passing the time is no error."""
+    if timeout_s is None:
+        await wait
+        return
     try:
         async with asyncio.timeout(timeout_s):
             await wait

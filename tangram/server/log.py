@@ -21,6 +21,9 @@ LogItem = Event | Decision
 class EventLog(Protocol):
     """Where events become facts."""
 
+    waits: bool
+    """Whether `commit` may wait, as for a disk. Of a log that never does, the pump needs no task."""
+
     async def commit(self, at: float, events: Sequence[Event]) -> None:
         """On return the events are kept as surely as this log keeps anything."""
         ...
@@ -40,6 +43,8 @@ class EventLog(Protocol):
 
 class MemoryLog:
     """Events and decisions in memory, by action."""
+
+    waits = False
 
     def __init__(self) -> None:
         self._by_action: dict[str, list[tuple[float, LogItem]]] = {}

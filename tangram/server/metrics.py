@@ -6,11 +6,18 @@ are public.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter as Tally
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 from .records import ActionRecord, PoolStatus, Units
@@ -27,45 +34,87 @@ BUCKETS_S = (
 """From a no-op to an hour."""
 
 
+PARTS = ("queue", "prepare", "run", "overhead", "act")
+
+
 class Metrics:
     """One server's metrics, in a registry of their own."""
 
     def __init__(self, status: Callable[[], PoolStatus]) -> None:
         """`status` is asked at each scrape, on the thread that scrapes."""
         self._registry = CollectorRegistry()
-        self._tasks: set[str] = set()
-        self._ended = Counter(
-            "tangram_actions",
-            "Actions that ended, by outcome or, without a result, by state.",
-            ("task", "kind", "outcome"),
-            registry=self._registry,
-        )
-        self._seconds = Histogram(
-            "tangram_action_seconds",
-            "Action completion time (act) and its four parts.",
-            ("kind", "part"),
-            buckets=BUCKETS_S,
-            registry=self._registry,
-        )
-        self._parts: dict[str, tuple[Histogram, ...]] = {}
+        self._actions = _ActionCollector()
+        self._registry.register(self._actions)
         self._registry.register(_PoolCollector(status))
 
     def observe(self, record: ActionRecord) -> None:
         """Count an ended action. Called once for each, on the event loop."""
-        action = record.request.action
-        outcome = str(record.result.outcome if record.result is not None else record.state)
-        self._ended.labels(self._task(action.task), action.kind, outcome).inc()
-        timing = record.timing(record.ended if record.ended is not None else record.submitted)
-        queue, prepare, run, overhead, act = self._histograms(action.kind)
-        queue.observe(timing.queue_s)
-        prepare.observe(timing.prepare_s)
-        run.observe(timing.run_s)
-        overhead.observe(timing.overhead_s)
-        act.observe(timing.act_s)
+        self._actions.observe(record)
 
     def exposition(self) -> bytes:
         """All of it in Prometheus' text format."""
         return generate_latest(self._registry)
+
+
+class _Seconds:
+    """The values of one time series of a histogram."""
+
+    def __init__(self) -> None:
+        self.sum = 0.0
+        self.counts = [0] * (len(BUCKETS_S) + 1)
+        """Per bucket; the last is beyond all."""
+
+    def add(self, value: float) -> None:
+        self.sum += value
+        self.counts[bisect_left(BUCKETS_S, value)] += 1
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """(upper bound, how many are not above it), as Prometheus wants them."""
+        bounds = [*map(str, BUCKETS_S), "+Inf"]
+        return list(zip(bounds, accumulate(self.counts), strict=True))
+
+
+class _ActionCollector(Collector):
+    """Ended actions. Plain numbers, made into metrics at each scrape: one loop changes them, so
+    they need none of the locks of the library's own, which cost more than the counting."""
+
+    def __init__(self) -> None:
+        self._tasks: set[str] = set()
+        self._ended: Tally[tuple[str, str, str]] = Tally()
+        self._seconds: dict[str, tuple[_Seconds, ...]] = {}
+
+    def observe(self, record: ActionRecord) -> None:
+        action = record.request.action
+        outcome = str(record.result.outcome if record.result is not None else record.state)
+        self._ended[self._task(action.task), action.kind, outcome] += 1
+        timing = record.timing(record.ended if record.ended is not None else record.submitted)
+        if action.kind not in self._seconds:
+            self._seconds[action.kind] = tuple(_Seconds() for _ in PARTS)
+        queue, prepare, run, overhead, act = self._seconds[action.kind]
+        queue.add(timing.queue_s)
+        prepare.add(timing.prepare_s)
+        run.add(timing.run_s)
+        overhead.add(timing.overhead_s)
+        act.add(timing.act_s)
+
+    def collect(self) -> Iterator[Metric]:
+        ended = CounterMetricFamily(
+            "tangram_actions",
+            "Actions that ended, by outcome or, without a result, by state.",
+            labels=("task", "kind", "outcome"),
+        )
+        for labels, count in self._ended.items():
+            ended.add_metric(labels, count)
+        seconds = HistogramMetricFamily(
+            "tangram_action_seconds",
+            "Action completion time (act) and its four parts.",
+            labels=("kind", "part"),
+        )
+        for kind, parts in self._seconds.items():
+            for name, part in zip(PARTS, parts, strict=True):
+                seconds.add_metric((kind, name), part.buckets(), part.sum)
+        yield ended
+        yield seconds
 
     def _task(self, task: str) -> str:
         if task in self._tasks:
@@ -74,12 +123,6 @@ class Metrics:
             return OTHER_TASKS
         self._tasks.add(task)
         return task
-
-    def _histograms(self, kind: str) -> tuple[Histogram, ...]:
-        if kind not in self._parts:
-            parts = ("queue", "prepare", "run", "overhead", "act")
-            self._parts[kind] = tuple(self._seconds.labels(kind, part) for part in parts)
-        return self._parts[kind]
 
 
 class _PoolCollector(Collector):

@@ -1,7 +1,8 @@
 """The pump: events in order through the commit seam into the scheduler, decisions out to be executed.
 
-The only caller of `Scheduler.handle`. Events that arrive while a batch is committed form the next
-batch, so that a durable log commits many with one write.
+The only caller of `Scheduler.handle`. With a log that never waits an event is handled by whoever posts
+it, at once. With one that does, events that arrive while a batch is committed form the next batch, so
+that a durable log commits many with one write.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..scheduler import Decision, Event, Scheduler, Tick
 from .log import EventLog
@@ -36,28 +37,39 @@ class Pump:
         self._inbox: deque[tuple[Event, asyncio.Future[None]]] = deque()
         self._arrived = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at: float | None = None
+        self._tick: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="pump")
+        if self._log.waits:
+            self._task = asyncio.create_task(self._run(), name="pump")
 
     async def aclose(self) -> None:
         """Stop. Events that were not handled yet are cancelled. Idempotent."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        for task in (self._tick, self._task):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
         for _, handled in self._inbox:
             handled.cancel()
         self._inbox.clear()
 
     async def post(self, event: Event) -> None:
-        """Queue an event; returns when it is committed and its decisions are under way."""
-        handled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._inbox.append((event, handled))
-        self._arrived.set()
-        await handled
+        """Have an event handled; returns when it is committed and its decisions are under way.
+        Raises what the log or the scheduler raised: nothing of it happened then."""
+        if self._log.waits:
+            handled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._inbox.append((event, handled))
+            self._arrived.set()
+            await handled
+            return
+        now = self._clock()
+        await self._commit(now, (event,))
+        self._handle(event, now)
+        self._set_timer(now)
 
     async def _run(self) -> None:
         while True:
@@ -67,43 +79,63 @@ class Pump:
             self._inbox.clear()
             now = self._clock()
             try:
-                await self._log.commit(now, [event for event, _ in batch])
-            except Exception as error:  # nothing of it happened, and everybody is told
-                log.exception("committing %d events failed", len(batch))
+                await self._commit(now, [event for event, _ in batch])
+            except Exception as error:  # noqa: BLE001 - it is logged, and everybody is told
                 for _, handled in batch:
-                    handled.set_exception(error)
+                    _settle(handled, error)
                 continue
             for event, handled in batch:
-                self._handle(event, handled, now)
+                try:
+                    self._handle(event, now)
+                except Exception as error:  # noqa: BLE001 - one bad event must not stop others
+                    _settle(handled, error)
+                else:
+                    _settle(handled)
             self._set_timer(now)
 
-    def _handle(self, event: Event, handled: asyncio.Future[None], now: float) -> None:
+    async def _commit(self, now: float, events: Sequence[Event]) -> None:
+        try:
+            await self._log.commit(now, events)
+        except Exception:
+            log.exception("committing %d events failed", len(events))
+            raise
+
+    def _handle(self, event: Event, now: float) -> None:
         try:
             decisions = self._scheduler.handle(event, now)
-        except Exception as error:  # one bad event must not stop all others
+        except Exception:
             log.exception("handling %r failed", event)
-            if not handled.done():
-                handled.set_exception(error)
-            return
-        self._log.decided(now, decisions)
+            raise
+        if decisions:
+            self._log.decided(now, decisions)
         for decision in decisions:
             try:
                 self._execute(decision, now)
-            except Exception:  # nor one bad decision the rest
+            except Exception:  # one bad decision must not stop the rest
                 log.exception("executing %r failed", decision)
-        if not handled.done():
-            handled.set_result(None)
 
     def _set_timer(self, now: float) -> None:
+        wakeup = self._scheduler.next_wakeup(now)
+        if wakeup == self._timer_at:
+            return
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        wakeup = self._scheduler.next_wakeup(now)
+        self._timer_at = wakeup
         if wakeup is not None:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(max(0.0, wakeup - now), self._tick)
+            self._timer = loop.call_later(max(0.0, wakeup - now), self._post_tick)
 
-    def _tick(self) -> None:
-        nobody_waits: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._inbox.append((Tick(), nobody_waits))
-        self._arrived.set()
+    def _post_tick(self) -> None:
+        self._timer_at = None
+        self._tick = asyncio.create_task(self.post(Tick()), name="tick")
+
+
+def _settle(handled: asyncio.Future[None], error: Exception | None = None) -> None:
+    """Unless whoever posted has gone."""
+    if handled.done():
+        return
+    if error is not None:
+        handled.set_exception(error)
+    else:
+        handled.set_result(None)

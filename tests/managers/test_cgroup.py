@@ -75,6 +75,10 @@ class ModelV2:
                 os.kill(int(pid), signal.SIGKILL)
             (path.parent / "cgroup.procs").write_text("")
 
+    def rewrite(self, fd: int, value: str) -> None:
+        os.truncate(fd, 0)  # An ordinary file keeps what a shorter value does not cover.
+        os.pwrite(fd, value.encode(), 0)
+
 
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelV2:
@@ -82,6 +86,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelV2:
     monkeypatch.setattr(cgroup, "_make_folder", model.make)
     monkeypatch.setattr(cgroup, "_remove_folder", model.remove)
     monkeypatch.setattr(cgroup, "_write", model.write)
+    monkeypatch.setattr(cgroup, "_rewrite", model.rewrite)
     return model
 
 
@@ -168,6 +173,24 @@ def test_v2_a_parked_sandbox_has_the_least_weight_and_the_last_quota(v2: Cgroups
     assert read(v2, "a", "cpuset.cpus") == "0-3"
 
 
+def test_control_files_are_kept_open_until_the_group_is_closed(v2: Cgroups) -> None:
+    def opened() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    group, before = v2.create("a"), opened()
+    for cores in ((0,), (1, 2)):
+        group.set_cores(cores)
+        group.park()
+        group.oom_kills()
+    assert opened() == before + 4
+    group.close()
+    group.close()
+    assert opened() == before
+    assert group.oom_kills() == 0
+    with pytest.raises(OSError, match="closed"):
+        group.set_cores((3,))
+
+
 def test_v2_counters_are_read(v2: Cgroups) -> None:
     group = v2.create("a")
     assert (group.oom_kills(), group.pids_refused(), group.peak_memory_bytes()) == (2, 5, 4096)
@@ -220,6 +243,7 @@ def test_a_controller_that_the_kernel_does_not_offer_leaves_a_soft_limit(
     monkeypatch.setattr(cgroup, "_make_folder", model.make)
     monkeypatch.setattr(cgroup, "_remove_folder", model.remove)
     monkeypatch.setattr(cgroup, "_write", model.write)
+    monkeypatch.setattr(cgroup, "_rewrite", model.rewrite)
     cgroups = Cgroups.probe(tmp_path, "7070")
     assert cgroups is not None
     assert cgroups.limits() == {"memory": "soft", "pids": "hard", "cores": "soft"}

@@ -26,15 +26,7 @@ RESULT: dict[str, object] = {
     "action": "a",
     "token": 7,
     "outcome": "finished",
-    "exit_code": -9,
-    "signal": 9,
-    "run_s": 0.5,
-    "cpu_s": 0.25,
-    "rss": 4096,
-    "stdout": 3,
-    "stderr": 0,
-    "survivors": 2,
-    "reset": True,
+    "figures": wire.pack_figures(-9, 9, 0.5, 0.25, 4096, 3, 0, 2, True),
 }
 
 
@@ -44,7 +36,7 @@ class ScriptedAgent:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.writer = writer
         self._reader = reader
-        self._frames = wire.FrameReader()
+        self._frames = wire.FrameReader(wire.marshalled)
         self._messages: list[tuple[str, dict[str, Any]]] = []
 
     def send(self, kind: str, **fields: object) -> None:
@@ -157,7 +149,7 @@ async def test_an_agent_that_ends_before_its_greeting_is_an_error(path: Path) ->
 async def test_another_protocol_is_refused_with_both_versions(path: Path) -> None:
     listener = AgentListener(path)
     agent = await connect(path, {**HELLO, "protocol": [9, 0]})
-    with pytest.raises(PermanentError, match=r"speaks protocol 9\.0, this server 1\.0"):
+    with pytest.raises(PermanentError, match=r"speaks protocol 9\.0, this server 2\.0"):
         await listener.accept(None, 5.0)
     agent.writer.close()
 
@@ -223,7 +215,8 @@ async def test_a_result_with_an_old_token_is_taken_but_ends_nothing(
     channel, agent = pair
     task = run(channel, TRUE)
     await agent.receive("exec")
-    agent.send("result", **{**RESULT, "token": 6, "exit_code": 1})
+    figures = wire.pack_figures(1, None, 0.5, 0.25, 4096, 3, 0, 2, False)
+    agent.send("result", **{**RESULT, "token": 6, "figures": figures})
     assert await agent.receive("taken") == {"action": "a", "token": 6}
     assert not task.done()
     agent.send("result", **RESULT)
@@ -277,6 +270,17 @@ async def test_a_lying_agent_is_hung_up_on(pair: tuple[Channel, ScriptedAgent]) 
     channel, agent = pair
     agent.send("result", nothing=True)
     assert "no message" in await channel.lost
+
+
+async def test_a_result_whose_figures_are_none_is_hung_up_on(
+    pair: tuple[Channel, ScriptedAgent],
+) -> None:
+    channel, agent = pair
+    task = run(channel, TRUE)
+    await agent.receive("exec")
+    agent.send("result", **{**RESULT, "figures": b"short"})
+    with pytest.raises(SandboxDied, match="no figures of a result"):
+        await task
 
 
 async def test_calls_after_closing_say_closed_and_closing_is_not_a_loss(

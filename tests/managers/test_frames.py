@@ -1,7 +1,9 @@
-"""The codec between server and agent: what goes in comes out, and bad bytes are a ValueError."""
+"""The codecs between server and agent: what goes in comes out, and bad bytes are a ValueError."""
 
 from __future__ import annotations
 
+import marshal
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -64,13 +66,22 @@ def test_damaged_bytes_raise_nothing_but_a_value_error(value: object, data: st.D
         return
 
 
+@pytest.mark.parametrize(
+    ("write", "read"), [(wire.frame, wire.decode), (wire.request, wire.marshalled)]
+)
 @QUICK
-@given(st.lists(st.tuples(KEYS, st.dictionaries(KEYS, SCALARS, max_size=3)), max_size=5), st.data())
+@given(
+    messages=st.lists(st.tuples(KEYS, st.dictionaries(KEYS, SCALARS, max_size=3)), max_size=5),
+    data=st.data(),
+)
 def test_messages_come_out_however_the_stream_is_cut(
-    messages: list[tuple[str, dict[str, object]]], data: st.DataObject
+    write: Callable[[str, dict[str, object]], bytes],
+    read: Callable[[bytes], object],
+    messages: list[tuple[str, dict[str, object]]],
+    data: st.DataObject,
 ) -> None:
-    stream = b"".join(wire.frame(kind, fields) for kind, fields in messages)
-    reader = wire.FrameReader()
+    stream = b"".join(write(kind, fields) for kind, fields in messages)
+    reader = wire.FrameReader(read)
     found: list[tuple[str, dict[str, object]]] = []
     while stream:
         cut = data.draw(st.integers(1, len(stream)))
@@ -116,6 +127,8 @@ def test_a_frame_above_the_limit_is_neither_sent_nor_read() -> None:
     with pytest.raises(ValueError, match="at most 4194304"):
         wire.frame("exec", {"stdin": b"x" * wire.MAX_FRAME})
     with pytest.raises(ValueError, match="at most 4194304"):
+        wire.request("exec", {"stdin": b"x" * wire.MAX_FRAME})
+    with pytest.raises(ValueError, match="at most 4194304"):
         wire.FrameReader().feed(b"\xff\xff\xff\xff")
 
 
@@ -124,3 +137,9 @@ def test_a_frame_that_is_no_message_is_refused(value: object) -> None:
     body = wire.encode(value)
     with pytest.raises(ValueError, match="not a message"):
         wire.FrameReader().feed(len(body).to_bytes(4, "big") + body)
+
+
+@pytest.mark.parametrize("body", [b"", b"?", marshal.dumps({1: [2]}, 2)[:-3], marshal.dumps(1, 2)])
+def test_an_agent_drops_a_server_whose_bytes_are_no_message(body: bytes) -> None:
+    with pytest.raises(ValueError):
+        wire.FrameReader(wire.marshalled).feed(len(body).to_bytes(4, "big") + body)

@@ -222,6 +222,8 @@ class Bubblewrap(Launcher):
     async def close_sandbox(self, sandbox: BubblewrapSandbox) -> None:
         """Everything of it, in the order in which nothing can be left running; the sandbox's
         `aclose` calls this once."""
+        if sandbox.cgroup is not None:
+            sandbox.cgroup.close()
         try:
             await finished(asyncio.to_thread(self._destroy, sandbox))
         except TimeoutError as error:

@@ -236,7 +236,7 @@ class Channel:
     def _tell(self, kind: str, **fields: Any) -> None:
         """Send what has no answer; nobody to tell is fine."""
         if not self._closed and not self.lost.done():
-            self._write(wire.frame(kind, fields))
+            self._write(wire.request(kind, fields))
 
     def _write(self, message: bytes = b"") -> None:
         """Send it, and what waited to go with it; nowhere, if the agent has just gone."""
@@ -251,7 +251,7 @@ class Channel:
         """With the next request, or alone after a while."""
         if self._closed or self.lost.done():
             return
-        self._taken += wire.frame("taken", {"action": action, "token": token})
+        self._taken += wire.request("taken", {"action": action, "token": token})
         if self._taken_timer is None:
             loop = asyncio.get_running_loop()
             self._taken_timer = loop.call_later(TAKEN_DELAY_S, self._write)

@@ -115,6 +115,8 @@ class DockerSandbox(Sandbox):
             self._watch.cancel()
             await asyncio.wait([self._watch])
         self._online.close()
+        if self._cgroup is not None:
+            self._cgroup.close()
         await self._stack.aclose()
 
     async def _report_loss(self, on_lost: Callable[[str], None]) -> None:

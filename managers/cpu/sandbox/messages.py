@@ -54,7 +54,7 @@ def sentence_of(problem: FileProblem) -> str:
 
 def frame_of(kind: str, fields: dict[str, Any], what: str) -> bytes:
     try:
-        return wire.frame(kind, fields)
+        return wire.request(kind, fields)
     except ValueError as error:
         raise PermanentError(f"{what} cannot be sent to the sandbox: {error}") from error
 
@@ -98,21 +98,25 @@ def _argument(field: str, text: str) -> bytes:
 def _variable(name: str) -> str:
     if not name or "=" in name or "\0" in name:
         raise PermanentError(f"env: {name!r} cannot be the name of a variable")
+    as_bytes(name)  # Raises for half a surrogate pair, as its value would.
     return name
 
 
 def result_of(fields: Mapping[str, Any]) -> AgentResult:
+    """Raises KeyError, TypeError, ValueError for what is no result."""
+    figures = wire.unpack_figures(fields["figures"])
+    exit_code, signal, run_s, cpu_s, rss, stdout, stderr, survivors, reset = figures
     return AgentResult(
         outcome=Outcome(fields["outcome"]),
-        exit_code=fields["exit_code"],
-        signal=fields["signal"],
-        run_s=fields["run_s"],
-        cpu_seconds=fields["cpu_s"],
-        peak_memory_bytes=fields["rss"],
-        stdout_bytes=fields["stdout"],
-        stderr_bytes=fields["stderr"],
-        survivors=fields["survivors"],
-        sandbox_reset=fields["reset"],
+        exit_code=exit_code,
+        signal=signal,
+        run_s=run_s,
+        cpu_seconds=cpu_s,
+        peak_memory_bytes=rss,
+        stdout_bytes=stdout,
+        stderr_bytes=stderr,
+        survivors=survivors,
+        sandbox_reset=reset,
     )
 
 

@@ -6,6 +6,7 @@ from .loop import NEVER
 from .orders import Ended, Order
 from .output import Stream
 from .processes import ticks_now
+from .wire import pack_figures
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -87,14 +88,16 @@ class Action:
             "action": self.name,
             "token": self.token,
             "outcome": self.outcome,
-            "exit_code": posix.WEXITSTATUS(end.status) if number is None else -number,
-            "signal": number,
-            "run_s": end.run_s,
-            "cpu_s": end.cpu_s,
-            "rss": end.rss,
-            "stdout": self.streams[0].total,
-            "stderr": self.streams[1].total,
-            "survivors": survivors,
-            "reset": self.reset,
+            "figures": pack_figures(
+                posix.WEXITSTATUS(end.status) if number is None else -number,
+                number,
+                end.run_s,
+                end.cpu_s,
+                end.rss,
+                self.streams[0].total,
+                self.streams[1].total,
+                survivors,
+                self.reset,
+            ),
         }
         return self.result

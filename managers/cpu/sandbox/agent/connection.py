@@ -9,7 +9,7 @@ from .fields import Fields
 from .kernel import log
 from .killing import leave
 from .loop import NEVER, Loop
-from .wire import MAX_FRAME, FrameReader, frame
+from .wire import MAX_FRAME, FrameReader, frame, marshalled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Connection:
         self._greeting = greeting
         self._on_lost = on_lost
         self._server: "_socket.socket | None" = None
-        self._reader = FrameReader()
+        self._reader = FrameReader(marshalled)
         self._unsent = bytearray()
         self._waits_for_room = False
         self._detached_at = self._retry_at = time.monotonic()
@@ -86,7 +86,7 @@ class Connection:
             server.close()
             return
         self._server = server
-        self._reader = FrameReader()
+        self._reader = FrameReader(marshalled)
         self._unsent = bytearray()
         self._waits_for_room = False
         self._loop.watch(server.fileno(), self._on_event)

@@ -56,7 +56,9 @@ class Fields:
         pairs: "dict[str, object]" = self._of("env", dict, "a dict")  # type: ignore[assignment]
         env = {}
         for name, value in pairs.items():
-            key = name.encode()
+            if not isinstance(name, str):
+                raise ValueError("field env: a name must be a str")  # noqa: TRY004
+            key = name.encode("utf-8", "surrogateescape")
             if not key or b"=" in key or not isinstance(value, bytes) or b"\0" in key + value:
                 raise ValueError(f"field env: {name!r} cannot be a variable")
             env[key] = value

@@ -1,17 +1,28 @@
 """What server and agent say to each other: the limits both know, and the codec of their messages.
 
-A message is the list [kind, fields], encoded, behind its length in 4 bytes. The codec has None, bool,
-int, float, bytes, str, list and dict with str keys; nothing executable. What the kinds mean is said
+A message is the list [kind, fields], encoded, behind its length in 4 bytes. What the kinds mean is said
 where they are handled. Pure: no IO here.
+
+There are two encodings, since the two sides do not trust each other alike. What a sandbox says is
+read with a codec of our own that has None, bool, int, float, bytes, str, list and dict with str keys,
+nothing executable, and that no bytes can hurt. What the server says is marshalled, ten times quicker:
+an agent obeys whoever is at that end in any case.
 """
 
 import _struct
+import marshal
 
-PROTOCOL = (1, 0)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PROTOCOL = (2, 0)
 """Major, minor. Server and agent work one minor version apart."""
 
 KIB = 1024
 MIB = 1024 * KIB
+MARSHAL_VERSION = 2
+"""The newest that every Python reads alike which an agent may run on."""
 MAX_FRAME = 4 * MIB
 """Bytes of one message: what a request may hold in argv, environment and stdin together."""
 MAX_DEPTH = 8
@@ -31,6 +42,7 @@ _SIZED_TAGS = b"sbld"
 _STR, _BYTES, _, _DICT = _SIZED_TAGS
 _INT_TAG, _FLOAT_TAG = b"if"
 _read_length = _LENGTH.unpack_from
+_FIGURES = _struct.Struct(">iiddqqqq?")
 
 
 def encode(value: object) -> bytes:
@@ -41,25 +53,31 @@ def encode(value: object) -> bytes:
 
 
 def _encode(value: object, parts: "list[bytes]", depth: int) -> None:
-    if isinstance(value, str):
-        text = value.encode()
-        parts.append(_SIZED.pack(b"s", len(text)) + text)
-    elif isinstance(value, (bytes, bytearray)):
-        parts.append(_SIZED.pack(b"b", len(value)))
-        parts.append(bytes(value))
-    elif value is None or value is True or value is False:
-        parts.append(_CONSTANTS[value])
-    elif isinstance(value, int):
+    """What messages have most of comes first, compared by type: quicker than isinstance."""
+    kind = type(value)
+    if kind is int:
         try:
             parts.append(_INT.pack(b"i", value))
         except _struct.error:  # type: ignore[attr-defined]
             raise ValueError(f"{value} does not fit 64 bits") from None
-    elif isinstance(value, float):
+    elif kind is str:
+        parts.append(_encode_text(value))  # type: ignore[arg-type]
+    elif kind is float:
         parts.append(_FLOAT.pack(b"f", value))
+    elif value is None or kind is bool:
+        parts.append(_CONSTANTS[value])  # type: ignore[index]
+    elif isinstance(value, (bytes, bytearray)):
+        parts.append(_SIZED.pack(b"b", len(value)))
+        parts.append(bytes(value))
     elif isinstance(value, (dict, list, tuple)):
         _encode_items(value, parts, depth + 1)
     else:
-        raise ValueError(f"{type(value).__name__} has no encoding")
+        raise ValueError(f"{kind.__name__} has no encoding")
+
+
+def _encode_text(text: str) -> bytes:
+    data = text.encode()
+    return _SIZED.pack(b"s", len(data)) + data
 
 
 def _encode_items(
@@ -74,7 +92,7 @@ def _encode_items(
         for key, item in items.items():
             if not isinstance(key, str):
                 raise ValueError(f"a key must be a str: {key!r}")  # noqa: TRY004
-            _encode(key, parts, depth)
+            parts.append(_encode_text(key))
             _encode(item, parts, depth)
     else:
         parts.append(_SIZED.pack(b"l", len(items)))
@@ -138,18 +156,63 @@ def _decode_dict(data: bytes, at: int, size: int, depth: int) -> "tuple[object, 
     return fields, at
 
 
+def marshalled(data: bytes) -> object:
+    """The value of a server's bytes. Raises ValueError for what is none."""
+    try:
+        return marshal.loads(data)
+    except (EOFError, TypeError) as error:
+        raise ValueError(f"not marshalled: {error}") from error
+
+
+def pack_figures(
+    exit_code: int,
+    signal: "int | None",
+    run_s: float,
+    cpu_s: float,
+    rss: int,
+    stdout: int,
+    stderr: int,
+    survivors: int,
+    reset: bool,
+) -> bytes:
+    """The numbers of a command's result as one value: apart they cost more than all of the rest."""
+    return _FIGURES.pack(
+        exit_code, signal or 0, run_s, cpu_s, rss, stdout, stderr, survivors, reset
+    )
+
+
+def unpack_figures(
+    data: bytes,
+) -> "tuple[int, int | None, float, float, int, int, int, int, bool]":
+    """As `pack_figures` takes them. Raises ValueError for other bytes."""
+    try:
+        code, signal, run_s, cpu_s, rss, stdout, stderr, survivors, reset = _FIGURES.unpack(data)
+    except _struct.error as error:  # type: ignore[attr-defined]
+        raise ValueError(f"no figures of a result: {error}") from None
+    return code, signal or None, run_s, cpu_s, rss, stdout, stderr, survivors, reset
+
+
 def frame(kind: str, fields: "dict[str, object]") -> bytes:
-    """A message ready to be sent. Raises ValueError if it is above MAX_FRAME bytes."""
-    body = encode([kind, fields])
+    """What an agent says, ready to be sent. Raises ValueError if it is above MAX_FRAME bytes."""
+    return _framed(encode([kind, fields]))
+
+
+def request(kind: str, fields: "dict[str, object]") -> bytes:
+    """What a server says, alike."""
+    return _framed(marshal.dumps([kind, fields], MARSHAL_VERSION))
+
+
+def _framed(body: bytes) -> bytes:
     if len(body) > MAX_FRAME:
         raise ValueError(f"a message of {len(body)} bytes; at most {MAX_FRAME}")
     return _LENGTH.pack(len(body)) + body
 
 
 class FrameReader:
-    """Cuts a byte stream into messages."""
+    """Cuts a byte stream into messages; `read` is `decode` at a server, `marshalled` at an agent."""
 
-    def __init__(self) -> None:
+    def __init__(self, read: "Callable[[bytes], object]" = decode) -> None:
+        self._read = read
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> "list[tuple[str, dict[str, object]]]":
@@ -166,7 +229,7 @@ class FrameReader:
             end = start + 4 + size
             if len(buffer) < end:
                 break
-            messages.append(_as_message(decode(bytes(buffer[start + 4 : end]))))
+            messages.append(_as_message(self._read(bytes(buffer[start + 4 : end]))))
             start = end
         del buffer[:start]
         return messages
