@@ -9,7 +9,8 @@ when nobody waits yet, and starts long actions on the few units that happen to b
 2. an action waits for units that are known to come free (predicted ends of running actions) when
    it ends sooner so, the price counted in;
 3. some free units are kept for actions whose amount is settled, as many as the recent past needed;
-4. the shortest comes first, and whoever waited many times its own length before it.
+4. the shortest comes first, and whoever waited many times its own length before it;
+5. actions that may change while they run share out what the others leave (`moving`).
 
 The price is the marginal delay of an M/G/1 queue in form; its weights were found by search on the
 workloads of docs/benchmarks.md, on other seeds than those that its tables show.
@@ -19,9 +20,11 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .choices import Choices
+from .moving import SHARED_MAX, move
 from .records import Entry, Rank
 from .situation import Plan, Situation
 
@@ -49,6 +52,8 @@ class Elastic:
     """How much dearer unit-seconds are in deciding whether to wait."""
     reserve: float = 0.0
     """Standard deviations of the need of settled actions that are kept free beside its mean."""
+    to_come: float = 8.0
+    """How many more a running action holds up that may give units back: times rho / (1 - rho)."""
     merged: bool = False
 
     def rank(self, entry: Entry) -> Rank:
@@ -61,14 +66,22 @@ class Elastic:
         return self.patience * entry.choices.durations_s[0]
 
     def arrange(self, situation: Situation) -> Plan:
+        """Nobody starts if none of the waiting may (`fitting` is 0): then only those that run may
+        change."""
+        waiting: Sequence[Entry] = situation.waiting if situation.fitting else ()
+        if situation.due is not None:
+            return self._start(situation, [situation.due], situation.free)
+        free = situation.free - self._kept(situation)
+        if situation.running.malleable or (waiting and waiting[0].action.malleable):
+            return self._start_and_move(situation, waiting[:SHARED_MAX], free)
+        return self._start(situation, waiting, free)
+
+    def _start(self, situation: Situation, waiting: Sequence[Entry], free: int) -> Plan:
+        """In their order, each with what it wants, until one has to wait."""
         total = max(1, situation.view.total)
-        waiting = [situation.due] if situation.due is not None else situation.waiting
-        free = situation.free
-        if situation.due is None:
-            free -= self._kept(situation)
         review_s = situation.now + REVIEW_S if free < situation.free else math.inf
-        if free <= 0:
-            return Plan((), review_s)
+        if free <= 0 or not waiting:
+            return Plan((), review_s if waiting else math.inf)
         base = self._base_price(situation, total)
         starts: list[tuple[Entry, int]] = []
         started: list[tuple[float, int]] = []
@@ -78,13 +91,38 @@ class Elastic:
             wanted = cheapest(entry.choices, price)
             if entry.choices.units[wanted] > free:
                 at_s, wanted = self._when(entry.choices, wanted, free, price, situation, started)
-                if at_s > situation.now:
+                if at_s > situation.now or entry.choices.units[wanted] > free:
                     return Plan(starts, min(at_s, review_s))
             units = entry.choices.units[wanted]
             starts.append((entry, units))
             started.append((situation.now + entry.choices.durations_s[wanted], units))
             free -= units
         return Plan(starts)
+
+    def _start_and_move(self, situation: Situation, waiting: Sequence[Entry], free: int) -> Plan:
+        """First those that keep what they get, then the rest is shared out among all others."""
+        keeping = [entry for entry in waiting if not entry.action.malleable]
+        plan = self._start(situation, keeping, free)
+        started = sum(units for _, units in plan.starts)
+        load, busy = situation.load, self._busy(situation)
+        others = load.rigid + situation.running.keeping() + started + self._kept(situation)
+        moves = move(
+            situation,
+            [entry for entry in waiting if entry.action.malleable],
+            free=free - started,
+            budget=situation.view.total - others,
+            expected=self.to_come * busy / (1 - busy),
+            pressed=load.rigid > situation.view.taken - situation.running.held(),
+        )
+        review_s = situation.now + REVIEW_S if waiting else math.inf
+        again_s = min(plan.again_s, moves.again_s, review_s)
+        return Plan([*plan.starts, *moves.starts], again_s, moves.resizes)
+
+    def _busy(self, situation: Situation) -> float:
+        """The load of the recent past: units wanted per unit that there is."""
+        load, now = situation.load, situation.now
+        wanted = load.choosing_work(now) + load.rigid_mean(now)
+        return min(self.load_max, wanted / max(1, situation.view.total))
 
     def _kept(self, situation: Situation) -> int:
         """Free units that settled actions will need soon: as many as on average, less those that
@@ -96,8 +134,7 @@ class Elastic:
 
     def _base_price(self, situation: Situation, total: int) -> float:
         """Of a unit-second, in seconds, before those who wait behind are counted."""
-        load, now = situation.load, situation.now
-        busy = min(self.load_max, (load.choosing_work(now) + load.rigid_mean(now)) / total)
+        busy = self._busy(situation)
         expected = self.expected * busy / (1 - busy) ** 2
         return (self.running * situation.running.choosing + expected + self.idle) / total
 

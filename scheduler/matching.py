@@ -78,11 +78,17 @@ class Matching:
             if why is None and arranger is not None:
                 blocked, again_s = self._serve_due(queue, now, decisions)
             fitting = 0 if why is not None or blocked else len(queue.elastic.items)
-        if fitting:
+        if fitting or (not blocked and self._may_move(queue)):
             again_s = self._arrange(queue, fitting, now, decisions)
         self._waiting.tell(queue, queue.rigid, why or WaitReason.BEHIND, now)
         self._waiting.tell(queue, queue.elastic, self._why_choosing(queue, now), now)
         self._set_alarm(queue, again_s, now)
+
+    def _may_move(self, queue: Queue) -> bool:
+        """Whether a running action's amount may be chosen anew."""
+        arranger = self._policy.arranger
+        running = self._ledger.running.get(queue.resource)
+        return bool(arranger and not arranger.merged and running and running.malleable)
 
     def _serve_due(self, queue: Queue, now: float, decisions: list[Decision]) -> tuple[bool, float]:
         """Those that choose and were overtaken often enough, before everybody else. Whether one of
@@ -156,7 +162,7 @@ class Matching:
         free = self._spare(queue, fitting, due, now)
         waiting, load = queue.elastic.items, self._ledger.loads[resource]
         plan = self._policy.arranger.arrange(
-            Situation(now, view, free, waiting, fitting, due, running, load)
+            Situation(now, resource, view, free, waiting, fitting, due, running, load)
         )
         for entry, units in plan.starts:
             if entry.queued_at == resource:  # else one before it took what its task may hold

@@ -14,16 +14,21 @@ OVERDUE_SHARE = 0.1
 """Of the time that an action ran: how much longer it is expected to, once it is over its predicted
 end."""
 
+LEFT_MIN = 0.02
+"""Share of its work that an action has left at least while it runs, whatever was predicted."""
+
 
 class Running:
     """Predicted ends of the holders of one resource. `len` counts them."""
 
-    __slots__ = ("_ends", "_resource", "choosing")
+    __slots__ = ("_ends", "_resource", "choosing", "malleable")
 
     def __init__(self, resource: ResourceId) -> None:
         self._resource = resource
         self.choosing = 0
         """How many of them had their amount chosen."""
+        self.malleable: dict[int, Entry] = {}
+        """By token, those whose amount was chosen and may be chosen anew."""
         self._ends: list[tuple[float, int, Entry]] = []
 
     def __len__(self) -> int:
@@ -45,8 +50,20 @@ class Running:
                 late.append((now + OVERDUE_SHARE * (now - entry.since_s), units))
         return sorted(late + timely) if late else timely
 
-    def entries(self) -> list[Entry]:
-        return [entry for _, _, entry in self._ends]
+    def held(self) -> int:
+        """Units of all whose amount was chosen."""
+        return sum(entry.amounts[self._resource] for _, _, entry in self._ends if entry.choices)
+
+    def keeping(self) -> int:
+        """Units of those among them whose amount may not change."""
+        movable = sum(entry.amounts[self._resource] for entry in self.malleable.values())
+        return self.held() - movable
+
+    def left(self, entry: Entry, now: float) -> float:
+        """Share of a booked action's work that is left, as predicted."""
+        if entry.end_s is None or entry.end_s <= entry.since_s:
+            return entry.left
+        return entry.left * min(1.0, max(LEFT_MIN, _ahead(entry.since_s, entry.end_s, now)))
 
     def start(self, entry: Entry, now: float) -> None:
         """It was granted. Nothing is booked if nothing is known of its duration."""
@@ -61,14 +78,13 @@ class Running:
         del self._ends[index]
         entry.end_s = None
         self.choosing -= entry.choices is not None
+        self.malleable.pop(entry.token, None)
 
     def advance(self, entry: Entry, now: float) -> None:
         """Before its amount changes: write down how far it is."""
         if entry.end_s is None:
             return
-        span_s = entry.end_s - entry.since_s
-        if span_s > 0:
-            entry.left *= min(1.0, max(0.0, (entry.end_s - now) / span_s))
+        entry.left = self.left(entry, now)
         self.drop(entry)
         entry.since_s = now
 
@@ -81,5 +97,13 @@ class Running:
         if run_s is None:
             return
         entry.end_s = entry.since_s + entry.left * run_s
-        self.choosing += entry.choices is not None
+        if entry.choices is not None:
+            self.choosing += 1
+            if entry.action.malleable:
+                self.malleable[entry.token] = entry
         insort(self._ends, (entry.end_s, entry.token, entry))
+
+
+def _ahead(start_s: float, end_s: float, now: float) -> float:
+    """Share of the time from start to end that lies after now."""
+    return (end_s - now) / (end_s - start_s)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from .load import Load
+from .model import ResourceId
 from .records import Entry, Rank
 from .resource import ResourceView
 from .running import Running
@@ -22,6 +23,7 @@ class Situation:
     """One resource, now. Times in seconds on the host's clock."""
 
     now: float
+    resource: ResourceId
     view: ResourceView
     free: int
     """Units that may be given away now: reservations are taken off."""
