@@ -184,8 +184,7 @@ def test_what_a_limit_keeps_says_so() -> None:
 
 def test_what_waits_for_more_says_so() -> None:
     talk = pool(limit=8)
-    soon = Profile(7.0, serial=0.0)
-    talk.exec("b0", "t0", Amounts.between(6, 7), task="b", profile=soon)
+    talk.exec("b0", "t0", Amounts.among({1, 7}), task="b", profile=Profile(7.0, serial=0.0))
     talk.exec("e", "t1", ELASTIC, task="b", profile=Profile(1000.0, serial=0.0))
     assert talk.reason("e") is WaitReason.FOR_MORE
     assert talk.scheduler.explain("e", 0.0).sentence == (

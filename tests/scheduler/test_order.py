@@ -12,6 +12,7 @@ from tangram.scheduler import (
     Profile,
     Scheduler,
     Started,
+    Tick,
     TrajectoryClosed,
     TrajectoryReleased,
 )
@@ -32,9 +33,14 @@ def drain(talk: Dialogue, name: str) -> list[str]:
     """Who is served after this one ends, one after the other, each for a second."""
     served: list[str] = []
     names = [name]
-    while names:
+    while names or talk.scheduler.waiting():
         talk.now += 1.0
-        names = granted(talk.finish(names[0])) + names[1:]
+        if names:
+            names = granted(talk.finish(names[0])) + names[1:]
+        else:
+            wakeup = talk.scheduler.next_wakeup(talk.now)
+            assert wakeup is not None, "nothing runs, and nobody is going to ask again"
+            names = granted(talk.tell(Tick(), at=wakeup))
         served += [name for name in names if name not in served]
     return served
 

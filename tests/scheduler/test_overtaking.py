@@ -32,6 +32,7 @@ from tangram.scheduler import (
     ResourceId,
     Scheduler,
     Submitted,
+    Tick,
     Trajectory,
     TrajectoryClosed,
     TrajectoryReleased,
@@ -55,7 +56,7 @@ besides; an action is sent on to another queue FEW times, and overtaken FEW time
 
 LEFT, RIGHT = ResourceId("quota:left"), ResourceId("quota:right")
 ORDERS = ("first-come", "priority:ageing=20", "fair-share", "group:ageing=20")
-POLICIES = ("fcfs", "fixed:4", "elastic")
+POLICIES = ("fcfs", "fixed:4", "arl-tangram", "elastic")
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,16 @@ class Race:
         name = list(self.running)[index % len(self.running)]
         self.tell(LeaseReleased(name, self.running.pop(name)))
 
+    def go_on(self) -> None:
+        """Somebody ends; if nobody runs, time passes until the policy wants to be asked."""
+        if self.running:
+            self.release(0)
+            return
+        wakeup = self.scheduler.next_wakeup(self.now)
+        assert wakeup is not None, "nothing runs any more, and somebody waits"
+        self.now = wakeup
+        self.tell(Tick())
+
     def tell(self, event: Event) -> list[Decision]:
         self.now += 1.0
         decisions = self.scheduler.handle(event, self.now)
@@ -161,9 +172,8 @@ def test_nobody_is_overtaken_at_its_cost_more_often_than_allowed(
             elif race.running:
                 race.release(step)
         assert max(race.suffered.values(), default=0) <= BOUND, race.suffered
-        while race.running:
-            race.release(0)
-        assert not race.waiting, "nothing runs any more, and somebody waits"
+        while race.waiting:
+            race.go_on()
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -195,11 +205,10 @@ def test_an_endless_stream_of_shorter_ones_holds_the_longest_up_so_often_and_no_
     served = 0
     while "a001" in race.waiting:
         race.submit(short.action(f"a{served + 2:03}"))
-        race.release(0)
+        race.go_on()
         served += 1
         assert served < 100
-    assert served == SOME + 2
-    assert race.suffered["a001"] == SOME + 1
+    assert SOME < race.suffered["a001"] <= SOME + UNITS
 
 
 def test_those_that_came_before_are_no_overtaking() -> None:
@@ -234,9 +243,8 @@ def test_one_whose_amount_is_chosen_is_served_though_its_units_are_reserved_for_
     race.submit(Ask(1, 0, 0, 0, "red", 1.0).action(f"a{number:03}"))
     assert "a001" in race.waiting
     race.release(list(race.running).index("a000"))
-    while race.running:
-        race.release(0)
-    assert not race.waiting
+    while race.waiting:
+        race.go_on()
 
 
 def test_a_trajectory_is_passed_so_often_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,7 +63,7 @@ from .dialogue import SEARCH, ClosableView, machine, quota
 
 NODES = ("n0", "n1")
 TASKS = ("red", "blue")
-POLICIES = ("fcfs", "fixed:2", "backfill:2", "elastic")
+POLICIES = ("fcfs", "fixed:2", "backfill:2", "arl-tangram", "elastic")
 ORDERS = ("first-come", "priority:ageing=5", "fair-share", "group:ageing=5")
 LIMITS: tuple[dict[str, dict[str, int]], ...] = (
     {},
@@ -218,7 +218,7 @@ class Host(RuleBasedStateMachine):
         """Its amount is the policy's to choose."""
         demand = job.action.demand
         elastic = demand.key is not None and demand.of(demand.key).elastic
-        chosen = self.options.get("policy") == "elastic"
+        chosen = self.options.get("policy") in ("elastic", "arl-tangram")
         return chosen and elastic and job.action.profile.scales
 
     def older_in_line(self, job: Job) -> list[Job]:
@@ -523,6 +523,8 @@ class Host(RuleBasedStateMachine):
         self.replay()
 
     def let_everything_finish(self) -> None:
+        self.now += 2.0
+        self.tell(Tick())
         for name in self.living():
             sandbox = self.sandboxes[name]
             idle = not any(
