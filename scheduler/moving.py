@@ -16,13 +16,11 @@ from .situation import Plan, Situation
 
 __all__ = ["SHARED_MAX", "move"]
 
-HOLD_S = 0.2
-"""An action keeps its units at least so long: hundreds of times what a change costs."""
+HOLD_S = 0.1
+"""An action keeps its units at least so long: a hundred times what a change costs. Holding them
+longer, half a second, loses most of what changing gains."""
 
-HOLD_SHARE = 0.02
-"""And at least this share of its whole run at what it holds."""
-
-CHANGE_MIN = 0.05
+CHANGE_MIN = 0.1
 """Share of what it holds by which a change has to be worth it, unless others wait."""
 
 
@@ -69,19 +67,11 @@ def _claim(entry: Entry, situation: Situation) -> Claim:
     if not entry.token:
         return Claim(entry.choices, 0)
     held = entry.amounts[situation.resource]
-    fixed = entry.resizing or situation.now < _free_to_change_s(entry, held)
+    fixed = entry.resizing or situation.now < entry.since_s + HOLD_S
     return Claim(entry.choices, held, situation.running.left(entry, situation.now), fixed)
-
-
-def _free_to_change_s(entry: Entry, held: int) -> float:
-    assert entry.choices is not None
-    return entry.since_s + max(HOLD_S, HOLD_SHARE * entry.choices.duration_s(held))
 
 
 def _unlocked_s(situation: Situation) -> float:
     """When the next of those that keep their units for now may change."""
-    times = (
-        _free_to_change_s(entry, entry.amounts[situation.resource])
-        for entry in situation.running.malleable.values()
-    )
+    times = (entry.since_s + HOLD_S for entry in situation.running.malleable.values())
     return min((time for time in times if time > situation.now), default=math.inf)
