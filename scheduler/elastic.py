@@ -54,12 +54,20 @@ class Elastic:
     """Standard deviations of the need of settled actions that are kept free beside its mean."""
     to_come: float = 8.0
     """How many more a running action holds up that may give units back: times rho / (1 - rho)."""
-    merged: bool = False
+    shortest: bool = True
+    """Else who came first."""
+    waits: bool = True
+    """Else whoever finds at least its least amount free starts with what is there."""
+
+    @property
+    def merged(self) -> bool:
+        return False
 
     def rank(self, entry: Entry) -> Rank:
         """Within a tier of the order the shortest first."""
         assert entry.choices is not None
-        return (entry.tier, entry.choices.durations_s[0], entry.key[1], entry.id)
+        length_s = entry.choices.durations_s[0] if self.shortest else 0.0
+        return (entry.tier, length_s, entry.key[1], entry.id)
 
     def patience_s(self, entry: Entry) -> float:
         assert entry.choices is not None
@@ -155,6 +163,8 @@ class Elastic:
         best_s, when = math.inf, (math.inf, wanted)
         if (index := choices.at_most(free)) is not None:
             best_s, when = now + durations_s[index] * (1 + price * units[index]), (now, index)
+            if not self.waits:
+                return when
         least_s = durations_s[wanted] * (1 + price * units[wanted])
         for end_s, freed in heapq.merge(
             situation.running.ends(now, choosing=True), sorted(started)

@@ -6,8 +6,10 @@ actions whose duration depends on them. Who comes first is the order's, not the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from .elastic import Elastic
 from .model import UNITS_MAX
@@ -59,8 +61,22 @@ def _unlimited(text: str, argument: str) -> Policy:
 
 
 def _elastic(text: str, argument: str) -> Policy:
-    _refuse_argument(text, argument)
-    return Policy(text, arranger=Elastic())
+    """With other weights than the found ones: `elastic:behind=0,waits=0`, for ablations."""
+    known = [weight.name for weight in fields(Elastic)]
+    weights: dict[str, Any] = {}
+    for part in filter(None, argument.split(",")):
+        name, _, value = part.partition("=")
+        if name not in known:
+            raise ValueError(
+                f"policy {text!r}: elastic has no weight {name!r}, but {', '.join(known)}"
+            )
+        try:
+            weights[name] = float(value)
+        except ValueError as error:
+            raise ValueError(f"policy {text!r}: {name} needs a number, not {value!r}") from error
+        if not 0 <= weights[name] < math.inf:
+            raise ValueError(f"policy {text!r}: {name} is finite and not negative, not {value}")
+    return Policy(text, arranger=Elastic(**weights))
 
 
 def _published(text: str, argument: str) -> Policy:
