@@ -90,13 +90,13 @@ class Elastic:
         review_s = situation.now + REVIEW_S if free < situation.free else math.inf
         if free <= 0 or not waiting:
             return Plan((), review_s if waiting else math.inf)
-        base = self._base_price(situation, total)
+        base, wanted = self._base_price(situation, total), 0
         starts: list[tuple[Entry, int]] = []
         started: list[tuple[float, int]] = []
         for index, entry in enumerate(waiting):
             assert entry.choices is not None
             price = base + self.behind * (len(waiting) - 1 - index) / total
-            wanted = cheapest(entry.choices, price)
+            wanted = cheapest(entry.choices, price, wanted)
             if entry.choices.units[wanted] > free:
                 at_s, wanted = self._when(entry.choices, wanted, free, price, situation, started)
                 if at_s > situation.now or entry.choices.units[wanted] > free:
@@ -181,10 +181,19 @@ class Elastic:
         return when
 
 
-def cheapest(choices: Choices, price: float) -> int:
-    """Index of the choice whose run time, unit-seconds at `price` added, is least."""
-    costs = [
-        run_s * (1 + price * units)
-        for units, run_s in zip(choices.units, choices.durations_s, strict=True)
-    ]
-    return costs.index(min(costs))
+def cheapest(choices: Choices, price: float, near: int = 0) -> int:
+    """Index of the choice whose run time, unit-seconds at `price` added, is least. `near` is where
+    to look first, for choices whose gains never rise: there the cost falls towards the least."""
+    units, durations_s = choices.units, choices.durations_s
+    if not choices.steady:
+        costs = [run_s * (1 + price * m) for m, run_s in zip(units, durations_s, strict=True)]
+        return costs.index(min(costs))
+    index, last = min(near, len(units) - 1), len(units) - 1
+    least = durations_s[index] * (1 + price * units[index])
+    for step in (1, -1):
+        while 0 <= (other := index + step) <= last:
+            cost = durations_s[other] * (1 + price * units[other])
+            if cost >= least:
+                break
+            index, least = other, cost
+    return index

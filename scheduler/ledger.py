@@ -34,7 +34,9 @@ class Ledger:
     def enter(self, entry: Entry, now: float) -> None:
         """It joins a queue. It may be told again."""
         if self._predicts and (key := entry.key_resource()) is not None:
-            self.loads.setdefault(key, Load(now)).enter(entry, entry.needs[key], now)
+            if (load := self.loads.get(key)) is None:
+                load = self.loads[key] = Load(now)
+            load.enter(entry, entry.needs[key], now)
 
     def leave(self, entry: Entry, now: float) -> None:
         """It waits no more without having got anything, or holds nothing any more."""
@@ -47,7 +49,9 @@ class Ledger:
         self._pool.take(entry.token, amounts, now)
         self._note(entry, amounts)
         if self._predicts and (key := entry.key_resource()) is not None:
-            self.running.setdefault(key, Running(key)).start(entry, now)
+            if (running := self.running.get(key)) is None:
+                running = self.running[key] = Running(key)
+            running.start(entry, now)
         self._ranking.took(entry, now)
 
     def adopt(self, entry: Entry, resource: ResourceId, amount: int, now: float) -> bool:

@@ -95,6 +95,8 @@ class TaskLimits:
 
     def spare(self, task: str, kind: str) -> int:
         """Units of it that the task may hold beside those that it holds."""
+        if not self._limits:
+            return UNITS_MAX
         allowance = self.allowances.get((task, kind))
         return self.most(task, kind) - (allowance.held if allowance else 0)
 
@@ -131,6 +133,8 @@ class TaskLimits:
 
     def unclaim(self, entry: Entry) -> None:
         """A queued one leaves its queue: granted, ended, or to be held back."""
+        if not self._limits:
+            return
         for resource, allowance in self._allowances(entry).items():
             allowance.queued.remove(entry)
             allowance.claimed -= allowance.need(entry)

@@ -157,7 +157,7 @@ class Matching:
         assert self._policy.arranger is not None
         resource = queue.resource
         due = None if self._policy.arranger.merged else queue.due()
-        running = self._ledger.running.setdefault(resource, Running(resource))
+        running = self._ledger.running.get(resource) or Running(resource)
         view = self._pool.views[resource]
         free = self._spare(queue, fitting, due, now)
         waiting, load = queue.elastic.items, self._ledger.loads[resource]

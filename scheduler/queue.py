@@ -36,7 +36,8 @@ class Line:
         insort(self.items, entry, key=self._order)
 
     def remove(self, entry: Entry) -> None:
-        del self.items[self.ahead_of(entry)]
+        first = self.items and self.items[0] is entry  # as when a pass takes one after the other
+        del self.items[0 if first else self.ahead_of(entry)]
 
     def ahead_of(self, entry: Entry) -> int:
         """How many wait before this one's place."""
