@@ -69,7 +69,7 @@ def _claim(entry: Entry, situation: Situation) -> Claim:
     if not entry.token:
         return Claim(entry.choices, 0)
     held = entry.amounts[situation.resource]
-    fixed = entry.resizing or situation.now < _free_to_change_s(entry, held)
+    fixed = bool(entry.change) or situation.now < _free_to_change_s(entry, held)
     return Claim(entry.choices, held, situation.running.left(entry, situation.now), fixed)
 
 
