@@ -54,7 +54,8 @@ class Scheduler:
     `views` names the factories of resource views beside "linear"; `policy` says how many units an
     action gets (`policy.parse_policy`), `order` who is served first (`order.parse_order`), with
     `weights` of tasks and tenants; `limits` how many units a task holds at most at once
-    (`limits.Limits`). Raises ValueError for one that is unknown or malformed. `now` is the host's
+    (`limits.Limits`); `last_token` the largest token that a scheduler before this one gave out, so
+    that what still comes under an old token is told from what is new. Raises ValueError for one that is unknown or malformed. `now` is the host's
     monotonic clock in seconds and must not go back between calls.
     """
 
@@ -65,10 +66,11 @@ class Scheduler:
         order: str = DEFAULT_ORDER,
         weights: Weights = EMPTY,
         limits: Limits = EMPTY,
+        last_token: int = 0,
     ) -> None:
         self.policy, self.order = parse_policy(policy), parse_order(order)
         check_weights(weights)
-        self._pool = pool = Pool({"linear": LinearView, **(views or {})})
+        self._pool = pool = Pool({"linear": LinearView, **(views or {})}, last_token)
         self._ranking = ranking = self.order.ranking(pool.total, weights)
         self._waits = waits = Waits()
         task_limits = TaskLimits(limits)
@@ -221,8 +223,8 @@ class Scheduler:
                     self._cancel(action_id, message, now)
             case ev.ResizeRequested(action_id, amounts):
                 self._resize(action_id, amounts, now)
-            case ev.Resized(action_id, token, amounts):
-                self._resized(action_id, token, amounts, now)
+            case ev.Resized():
+                self._resized(event, now)
             case _:
                 self._apply_to_lease(event, now)
 
@@ -243,10 +245,12 @@ class Scheduler:
                 self._life.lose(entry, message, now)
 
     def _learn(self, entry: Entry, run_s: float | None) -> None:
-        """What it ran teaches about others like it, unless its amount changed on the way."""
+        """What it ran teaches about others like it, unless its amount changed on the way or is not
+        booked here."""
         key = entry.key_resource()
-        if run_s is not None and entry.left == 1.0:
-            self.profiler.observe(entry.action, entry.amounts[key] if key else 1, run_s)
+        units = entry.amounts.get(key) if key is not None else 1
+        if run_s is not None and units is not None and entry.left == 1.0:
+            self.profiler.observe(entry.action, units, run_s)
 
     def _holder(self, action_id: str, token: int) -> Entry | None:
         """The action that holds a lease under this very token; anything else is a late event."""
@@ -299,12 +303,12 @@ class Scheduler:
         if (resize := self._resizing.change(entry, amounts, now)) is not None:
             self._life.out.append(resize)
 
-    def _resized(
-        self, action_id: str, token: int, amounts: Mapping[ResourceId, int], now: float
-    ) -> None:
+    def _resized(self, event: ev.Resized, now: float) -> None:
         """What cannot be true is dropped."""
-        entry = self._holder(action_id, token)
-        if entry is not None and not self._resizing.confirm(entry, amounts, now):
+        entry = self._holder(event.action, event.token)
+        if entry is not None and not self._resizing.confirm(
+            entry, event.amounts, event.change, now
+        ):
             self._stale += 1
 
     def _close_quota(self, resource: ResourceId, until: float) -> None:

@@ -34,12 +34,12 @@ class _Node:
 class Pool:
     """All resources of all nodes that are up. Nodes keep their place in the order of first joining."""
 
-    def __init__(self, factories: Mapping[str, ViewFactory]) -> None:
+    def __init__(self, factories: Mapping[str, ViewFactory], last_token: int = 0) -> None:
         self.views: dict[ResourceId, ResourceView] = {}
         self._factories = factories
         self._nodes: dict[str, _Node] = {}
         self._totals: dict[str, int] = {}
-        self._last_token = 0
+        self._last_token = last_token
 
     # Tokens
 
@@ -122,6 +122,9 @@ class Pool:
         if kind not in self._totals:
             self._totals[kind] = sum(v.total for r, v in self.views.items() if r.kind == kind)
         return max(1, self._totals[kind])
+
+    def could_resize(self, token: int, amounts: Mapping[ResourceId, int], now: float) -> bool:
+        return all(self.views[r].could_resize(token, amount, now) for r, amount in amounts.items())
 
     def resize(self, token: int, amounts: Mapping[ResourceId, int], now: float) -> None:
         for resource, amount in amounts.items():

@@ -27,7 +27,7 @@ class Resizing:
     def change(self, entry: Entry, amounts: Mapping[ResourceId, int], now: float) -> Resize | None:
         """None, and nothing changed, if the action does not run, is being resized, or the amounts
         are infeasible for it, not free, or more than its task may hold."""
-        if entry.state is not State.RUNNING or entry.resizing:
+        if entry.state is not State.RUNNING or entry.change:
             return None
         wanted = {r: amounts.get(r, n) for r, n in entry.amounts.items()}
         if wanted == entry.amounts:
@@ -39,15 +39,22 @@ class Resizing:
             if not entry.allows(resource, amount) or growth > max(0, min(free, allowed)):
                 return None
         grown = {r: max(n, wanted[r]) for r, n in entry.amounts.items()}
+        if not all(self._pool.could_resize(entry.token, to, now) for to in (grown, wanted)):
+            return None
         self._book(entry, grown, now)
-        entry.resizing = True
-        return Resize(entry.id, entry.node, entry.token, wanted)
+        entry.change = self._pool.next_token()
+        return Resize(entry.id, entry.node, entry.token, wanted, entry.change)
 
-    def confirm(self, entry: Entry, amounts: Mapping[ResourceId, int], now: float) -> bool:
-        """Books what the node says. False if that cannot be true: more than there is."""
+    def confirm(
+        self, entry: Entry, amounts: Mapping[ResourceId, int], change: int, now: float
+    ) -> bool:
+        """Books what the node says. False if it answers another change than the last, or cannot be
+        true: more than there is."""
+        if not entry.change or entry.change != change:
+            return False
         held = {r: amounts.get(r, n) for r, n in entry.amounts.items()}
-        entry.resizing = False
-        if any(n - entry.amounts[r] > self._pool.free(r, now) for r, n in held.items()):
+        entry.change = 0
+        if not self._pool.could_resize(entry.token, held, now):
             return False
         self._book(entry, held, now)
         for resource in held:

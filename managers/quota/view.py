@@ -120,6 +120,10 @@ class QuotaView:
         self._admit(amount, now)
         self._held[token] = amount
 
+    def could_resize(self, token: int, amount: int, now: float) -> bool:
+        more = amount - self._held.get(token, 0)
+        return token in self._held and (more <= 0 or more <= self.free(now))
+
     def resize(self, token: int, amount: int, now: float) -> None:
         if token not in self._held:
             raise ValueError(f"token {token} holds nothing of {self._name}")
@@ -157,6 +161,10 @@ class QuotaView:
     def adjust(self, capacity: Capacity, now: float) -> None:
         """New limits, with what is known of the past: a new period longer than all before it
         begins to count where those ended."""
+        if not capacity.total and not capacity.parameters:
+            # Offered no more: what is held stays held, and nothing is granted.
+            self._concurrency, self._total = 0, 0
+            return
         known = max(self._windows, key=lambda window: window.period_s, default=None)
         concurrency = capacity.parameters.get("concurrency")
         windows = [_Window(r, p) for r, p in capacity.parameters.get("windows", ())]
