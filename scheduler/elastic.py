@@ -22,6 +22,8 @@ import math
 from dataclasses import dataclass
 
 from .choices import Choices
+from .operators import LinearUnits
+from .placed import Placing
 from .records import Entry, Rank
 from .situation import Plan, Situation
 
@@ -64,6 +66,10 @@ class Elastic:
         total = max(1, situation.view.total)
         waiting = [situation.due] if situation.due is not None else situation.waiting
         free = situation.free
+        if not isinstance(situation.operator, LinearUnits):
+            price = self._base_price(situation, total)
+            spare = free - (self._kept(situation) if situation.due is None else 0)
+            return Placing(situation, price, self.behind / total).plan(waiting, spare)
         if situation.due is None:
             free -= self._kept(situation)
         review_s = situation.now + REVIEW_S if free < situation.free else math.inf

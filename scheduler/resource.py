@@ -70,7 +70,11 @@ class Preparing(Protocol):
 
     def prepare_s(self, tag: str, amount: int, now: float) -> float:
         """How long a grant of `amount` made at `now` would have to be prepared; if so much is not
-        free, how long it takes where nothing is ready."""
+        free, as `restore_s`."""
+        ...
+
+    def restore_s(self, tag: str, amount: int) -> float:
+        """How long it takes where nothing is ready."""
         ...
 
     def preparing_s(self, token: int) -> float:

@@ -102,17 +102,17 @@ class ChunksView:
         """Time to restore the service `tag`; 0 where the chunk that it would get has it."""
         if not tag or (amount <= self.free(now) and not self._pool.restore_needed(amount, tag)):
             return 0.0
-        return self._restore_s(tag, amount)
+        return self.restore_s(tag, amount)
 
     def preparing_s(self, token: int) -> float:
         holding = self._held.get(token)
         if holding is None or not holding.restore:
             return 0.0
-        return self._restore_s(holding.service, holding.chunk.size)
+        return self.restore_s(holding.service, holding.chunk.size)
 
-    def _restore_s(self, service: str, amount: int) -> float:
+    def restore_s(self, tag: str, amount: int) -> float:
         """That of the most GPUs, up to the size of the chunk, for which a time is known."""
-        known = self._restores_s.get(service)
+        known = self._restores_s.get(tag)
         if not known:
             return 0.0
         size = self.operator(0.0).occupied(amount)
