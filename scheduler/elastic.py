@@ -25,6 +25,8 @@ from dataclasses import dataclass
 
 from .choices import Choices
 from .moving import SHARED_MAX, move
+from .operators import LinearUnits
+from .placed import Placing
 from .records import Entry, Rank
 from .situation import Plan, Situation
 
@@ -77,12 +79,22 @@ class Elastic:
         """Nobody starts if none of the waiting may (`fitting` is 0): then only those that run may
         change."""
         waiting: Sequence[Entry] = situation.waiting if situation.fitting else ()
-        if situation.due is not None:
+        if situation.due is not None and isinstance(situation.operator, LinearUnits):
             return self._start(situation, [situation.due], situation.free)
+        if situation.due is not None:
+            return self._place(situation, [situation.due], situation.free)
         free = situation.free - self._kept(situation)
+        if not isinstance(situation.operator, LinearUnits):
+            return self._place(situation, waiting, free)
         if situation.running.malleable or (waiting and waiting[0].action.malleable):
             return self._start_and_move(situation, waiting[:SHARED_MAX], free)
         return self._start(situation, waiting, free)
+
+    def _place(self, situation: Situation, waiting: Sequence[Entry], free: int) -> Plan:
+        """The same where units are not all alike."""
+        total = max(1, situation.view.total)
+        price = self._base_price(situation, total)
+        return Placing(situation, price, self.behind / total).plan(waiting, free)
 
     def _start(self, situation: Situation, waiting: Sequence[Entry], free: int) -> Plan:
         """In their order, each with what it wants, until one has to wait."""

@@ -151,7 +151,7 @@ class Explainer:
             most = amount_of(resource.kind, view.total)
             asked = f"{number_of(resource.kind, need)} of {most}"
         verb = "is" if free == 1 else "are"
-        kept = self._waiting.reservations.kept_from(entry, resource)
+        kept = sum(self._waiting.reservations.kept_from(entry, resource))
         kept_words = f" ({number_of(resource.kind, kept)} kept for older actions)" if kept else ""
         state = f"{number_of(resource.kind, free)} {verb} free{kept_words}"
         if entry.reason is WaitReason.RATE and (again := view.next_change(now)) is not None:

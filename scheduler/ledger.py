@@ -14,6 +14,7 @@ from .model import ResourceId
 from .pool import Pool
 from .ranking import Ranking
 from .records import Entry
+from .resource import Preparing
 from .running import Running
 
 
@@ -46,12 +47,13 @@ class Ledger:
 
     def take(self, entry: Entry, amounts: Mapping[ResourceId, int], now: float) -> None:
         """All under the entry's token, which is new. What runs from now on can be predicted."""
-        self._pool.take(entry.token, amounts, now)
+        service = entry.action.service
+        self._pool.take(entry.token, amounts, now, service)
         self._note(entry, amounts)
         if self._predicts and (key := entry.key_resource()) is not None:
             if (running := self.running.get(key)) is None:
                 running = self.running[key] = Running(key)
-            running.start(entry, now)
+            running.start(entry, now + self._prepare_s(entry) if service else now)
         self._ranking.took(entry, now)
 
     def adopt(self, entry: Entry, resource: ResourceId, amount: int, now: float) -> bool:
@@ -63,7 +65,7 @@ class Ledger:
         elif amount > self._pool.free(resource, now):
             return False
         else:
-            self._pool.take(entry.token, {resource: amount}, now)
+            self._pool.take(entry.token, {resource: amount}, now, entry.action.service)
         self._note(entry, {**entry.amounts, resource: amount})
         self._ranking.took(entry, now)
         return True
@@ -105,6 +107,11 @@ class Ledger:
         for booked in (self.running, self.loads):
             for resource in [r for r in booked if r not in self._pool.views]:
                 del booked[resource]
+
+    def _prepare_s(self, entry: Entry) -> float:
+        """How long it takes to make what it was granted ready for its service."""
+        views = [self._pool.views[resource] for resource in entry.amounts]
+        return sum(v.preparing_s(entry.token) for v in views if isinstance(v, Preparing))
 
     def _note(self, entry: Entry, amounts: Mapping[ResourceId, int]) -> None:
         for resource in {**entry.amounts, **amounts}:

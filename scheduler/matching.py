@@ -19,6 +19,7 @@ from typing import TypeAlias
 from .decisions import Decision, Grant
 from .ledger import Ledger
 from .model import ResourceId, State, WaitReason
+from .operators import Operator
 from .policy import Policy
 from .pool import Pool
 from .queue import Queue
@@ -132,20 +133,22 @@ class Matching:
         for entry in merge(queue.rigid.items, queue.elastic.items, key=attrgetter("key")):
             short = self._short(entry, queue, now)
             # What is kept for a reserved one is not in the budget.
-            need = 0 if entry.reserved else entry.needs[resource]
-            if (short is not None and short[0] == resource) or (short is None and need > budget):
+            needs = [] if entry.reserved else [entry.needs[resource]]
+            fits = budget.longest_prefix(needs) == len(needs)
+            if (short is not None and short[0] == resource) or (short is None and not fits):
+                need = entry.needs[resource]
                 why = short[1] if short else self._pool.views[resource].why_short(need, now)
                 break
             if not entry.chooses(resource):
                 served += 1
                 self._waiting.leave(entry, queue, queue.rigid)
                 self._send_on(entry, queue, short, now, decisions)
-                budget -= need if short is None else 0
+                budget = budget.less(needs) if short is None else budget
             elif short is not None:
                 moved.append((entry, short))
             else:
                 fitting += 1
-                budget -= need
+                budget = budget.less(needs)
         del queue.rigid.items[:served]
         for entry, short in moved:
             self._waiting.leave_line(entry, queue, queue.elastic)
@@ -159,10 +162,10 @@ class Matching:
         due = None if self._policy.arranger.merged else queue.due()
         running = self._ledger.running.get(resource) or Running(resource)
         view = self._pool.views[resource]
-        free = self._spare(queue, fitting, due, now)
+        spare = self._spare(queue, fitting, due, now)
         waiting, load = queue.elastic.items, self._ledger.loads[resource]
         plan = self._policy.arranger.arrange(
-            Situation(now, resource, view, free, waiting, fitting, due, running, load)
+            Situation(now, resource, view, spare, waiting, fitting, due, running, load)
         )
         for entry, units in plan.starts:
             if entry.queued_at == resource:  # else one before it took what its task may hold
@@ -208,18 +211,19 @@ class Matching:
 
     # What is short
 
-    def _spare(self, queue: Queue, fitting: int, due: Entry | None, now: float) -> int:
-        """Units that nobody holds and no reservation keeps from those who are to be arranged: the
-        one that is due, else the first so many."""
+    def _spare(self, queue: Queue, fitting: int, due: Entry | None, now: float) -> Operator:
+        """What nobody holds and no reservation keeps from those who are to be arranged: the one
+        that is due, else the first so many."""
         resource = queue.resource
-        free = self._pool.views[resource].free(now)
+        operator = self._pool.views[resource].operator(now)
         reservations = self._waiting.reservations
         if not reservations:
-            return free
+            return operator
         if due is not None:
-            return max(0, free - reservations.kept_from(due, resource))
-        own = sum(e.needs[resource] for e in queue.elastic.items[:fitting] if e.reserved)
-        return max(0, free - reservations.kept(resource) + own)
+            return operator.beside(reservations.kept_from(due, resource))
+        own = {entry.id for entry in queue.elastic.items[:fitting] if entry.reserved}
+        others = [entry for entry in reservations.entries() if entry.id not in own]
+        return operator.beside(e.needs[resource] for e in others if resource in e.needs)
 
     def _short(self, entry: Entry, queue: Queue, now: float) -> Short | None:
         """The first resource that keeps the action waiting and why; None if it can be granted."""
@@ -247,7 +251,8 @@ class Matching:
         if need > free:
             return view.why_short(need, now)
         reservations = self._waiting.reservations
-        if reservations and need > free - reservations.kept_from(entry, resource):
+        kept = reservations.kept_from(entry, resource) if reservations else ()
+        if kept and need > view.operator(now).beside(kept).most:
             return WaitReason.RESERVED
         return None
 

@@ -255,6 +255,8 @@ class Action:
     taken to run alike (`profile`). Empty: only task and kind tell."""
     malleable: bool = False
     """Its amount of the key resource may change while it runs."""
+    service: str = ""
+    """The service that it asks: units that differ by what they served last are chosen by it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,11 @@ class LinearUnits:
         """The sum of what is free."""
         return self.units
 
+    @property
+    def most(self) -> int:
+        """What a single grant could get at most."""
+        return self.units
+
     def occupied(self, amount: int) -> int:
         """Units that a grant of `amount` keeps from all others."""
         return amount
@@ -46,6 +51,14 @@ class LinearUnits:
         if left < 0:
             raise ValueError(f"{self.units} units are free, {self.units - left} are asked for")
         return LinearUnits(left)
+
+    def beside(self, amounts: Iterable[int]) -> LinearUnits:
+        """What may be given away while these are kept: nothing if they do not fit themselves."""
+        return LinearUnits(max(0, self.units - sum(amounts)))
+
+    def joined(self, amount: int) -> LinearUnits:
+        """With what a grant of `amount` holds beside it."""
+        return LinearUnits(self.units + amount)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +82,11 @@ class ChunkCounts:
     def free_units(self) -> int:
         """The sum of what is free, in GPUs."""
         return sum(count << level for level, count in enumerate(self.counts))
+
+    @property
+    def most(self) -> int:
+        """GPUs of the largest chunk: what a single grant could get at most."""
+        return max((1 << level for level, count in enumerate(self.counts) if count), default=0)
 
     def occupied(self, amount: int) -> int:
         """GPUs that a grant of `amount` keeps from all others: the next power of two."""
@@ -105,6 +123,21 @@ class ChunkCounts:
                 raise ValueError(f"no chunk for {amount} GPUs among {free.counts}, level by level")
             free = taken
         return free
+
+    def beside(self, amounts: Iterable[int]) -> ChunkCounts:
+        """What may be given away while these are kept: nothing if they do not fit themselves."""
+        free: ChunkCounts | None = self
+        for amount in amounts:
+            free = free.after(amount) if free is not None else None
+        return free or ChunkCounts((0,) * len(self.counts))
+
+    def joined(self, amount: int) -> ChunkCounts:
+        """With the chunk that a grant of `amount` holds beside it. Whether it would merge with a
+        free one is not known here, so it does not."""
+        level = level_of(amount)
+        counts = [*self.counts, *(0 for _ in range(level + 1 - len(self.counts)))]
+        counts[level] += 1
+        return ChunkCounts(tuple(counts))
 
 
 Operator: TypeAlias = LinearUnits | ChunkCounts

@@ -100,7 +100,9 @@ class Placement:
     def place_at(self, seat: Seat, node: str, now: float) -> Place | None:
         """On this very node, before its turn. None, and nothing changed, if it does not fit."""
         reserve = seat.trajectory.reserve
-        if not self._pool.is_up(node) or any(self._pool.free(ResourceId(kind, node), now) < n for kind, n in reserve.items()):
+        if not self._pool.is_up(node) or any(
+            self._pool.free(ResourceId(kind, node), now) < n for kind, n in reserve.items()
+        ):
             return None
         self.remove(seat)
         return self._place(seat, node, now)

@@ -108,9 +108,12 @@ class Pool:
 
     # Units
 
-    def take(self, token: int, amounts: Mapping[ResourceId, int], now: float) -> None:
+    def take(
+        self, token: int, amounts: Mapping[ResourceId, int], now: float, tag: str = ""
+    ) -> None:
+        """`tag` says what the grant is for, to views whose units differ by that."""
         for resource, amount in amounts.items():
-            self.views[resource].take(token, amount, now)
+            self.views[resource].take(token, amount, now, tag)
 
     def free(self, resource: ResourceId, now: float) -> int:
         """0 for a resource that is not there."""

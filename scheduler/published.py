@@ -67,13 +67,11 @@ class Published:
 
     def arrange(self, situation: Situation) -> Plan:
         waiting, fitting, now = situation.waiting, situation.fitting, situation.now
-        kept = situation.view.free(now) - situation.free
-        operator = situation.view.operator(now)
         chosen = arrange_published(
             [choices_of(entry) for entry in waiting[:fitting]],
             [choices_of(entry) for entry in waiting[fitting : fitting + REST_MAX]],
             situation.running.ends(now),
-            operator.less([kept]) if kept else operator,
+            situation.operator,
             now,
             self.depth,
         )

@@ -31,17 +31,18 @@ class Reservations:
         """It waits in no queue any more. False if it was none."""
         return self._kept.pop(entry.id, None) is not None
 
-    def kept(self, resource: ResourceId) -> int:
-        """Units of the resource that are kept from everybody who is not reserved."""
-        return sum(entry.needs.get(resource, 0) for entry in self._kept.values())
+    def kept(self, resource: ResourceId) -> list[int]:
+        """Amounts of the resource that are kept from everybody who is not reserved, one for each
+        reservation: how much is left beside them, its operator knows."""
+        return [e.needs[resource] for e in self._kept.values() if resource in e.needs]
 
-    def kept_from(self, entry: Entry, resource: ResourceId) -> int:
-        """Units of the resource that are kept from this one."""
-        return sum(
-            other.needs.get(resource, 0)
+    def kept_from(self, entry: Entry, resource: ResourceId) -> list[int]:
+        """Amounts of the resource that are kept from this one."""
+        return [
+            other.needs[resource]
             for other in self._kept.values()
-            if other is not entry and other.key < entry.key
-        )
+            if resource in other.needs and other is not entry and other.key < entry.key
+        ]
 
     def expose(self, head: Entry, here: ResourceId) -> None:
         """It heads the queue of `here`, and will need more than that."""

@@ -33,10 +33,8 @@ class Resizing:
         if wanted == entry.amounts:
             return None
         for resource, amount in amounts.items():
-            free = self._pool.free(resource, now) - self._waiting.reservations.kept(resource)
-            allowed = self._waiting.limits.spare(entry.action.task, resource.kind)
             growth = amount - entry.amounts.get(resource, amount)
-            if not entry.allows(resource, amount) or growth > max(0, min(free, allowed)):
+            if not entry.allows(resource, amount) or growth > self._spare(entry, resource, now):
                 return None
         grown = {r: max(n, wanted[r]) for r, n in entry.amounts.items()}
         if not all(self._pool.could_resize(entry.token, to, now) for to in (grown, wanted)):
@@ -44,6 +42,15 @@ class Resizing:
         self._book(entry, grown, now)
         entry.change = self._pool.next_token()
         return Resize(entry.id, entry.node, entry.token, wanted, entry.change)
+
+    def _spare(self, entry: Entry, resource: ResourceId, now: float) -> int:
+        """By how much it may grow."""
+        view = self._pool.views.get(resource)
+        if view is None:
+            return 0
+        kept = self._waiting.reservations.kept(resource)
+        allowed = self._waiting.limits.spare(entry.action.task, resource.kind)
+        return max(0, min(view.operator(now).beside(kept).most, allowed))
 
     def confirm(
         self, entry: Entry, amounts: Mapping[ResourceId, int], change: int, now: float

@@ -7,7 +7,7 @@ server and the simulator count alike.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from .model import Capacity, WaitReason
 from .operators import LinearUnits, Operator
@@ -64,6 +64,25 @@ class ResourceView(Protocol):
 
     def adjust(self, capacity: Capacity, now: float) -> None:
         """The capacity changed. Held units stay held, even above a smaller total."""
+        ...
+
+
+@runtime_checkable
+class Preparing(Protocol):
+    """A view whose units have to be made ready for some grants before these can run on them. Tags
+    are those of `take`."""
+
+    def prepare_s(self, tag: str, amount: int, now: float) -> float:
+        """How long a grant of `amount` made at `now` would have to be prepared; if so much is not
+        free, as `restore_s`."""
+        ...
+
+    def restore_s(self, tag: str, amount: int) -> float:
+        """How long it takes where nothing is ready."""
+        ...
+
+    def preparing_s(self, token: int) -> float:
+        """How long the grant under this token had to be prepared; 0 for an unknown token."""
         ...
 
 

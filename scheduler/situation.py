@@ -13,6 +13,7 @@ from typing import Protocol
 
 from .load import Load
 from .model import ResourceId
+from .operators import Operator
 from .records import Entry, Rank
 from .resource import ResourceView
 from .running import Running
@@ -25,8 +26,8 @@ class Situation:
     now: float
     resource: ResourceId
     view: ResourceView
-    free: int
-    """Units that may be given away now: reservations are taken off."""
+    operator: Operator
+    """What may be given away now: reservations are taken off. It says which amounts fit together."""
     waiting: Sequence[Entry]
     """Those whose amount is to be chosen, in the order of their rank."""
     fitting: int
@@ -38,6 +39,11 @@ class Situation:
     """Granted actions whose end can be predicted."""
     load: Load
     """What its queue has learned."""
+
+    @property
+    def free(self) -> int:
+        """All units that may be given away. One grant may get `operator.most` of them at most."""
+        return self.operator.free_units
 
 
 @dataclass(frozen=True, slots=True)

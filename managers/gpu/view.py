@@ -12,13 +12,17 @@ from .chunks import ChunkPool, Holding
 
 CHUNKS_VIEW = "chunks"
 """`Capacity.view` of GPUs. Its parameters are `{"nodes": n, "per_node": a power of two}`, and the
-total is their product."""
+total is their product. Beside these `"restore_s": {service: {GPUs: seconds}}` may say how long it
+takes to bring a service back to so many GPUs; one that is not named takes no time."""
 
 NODES_MAX = 4096
 """Nodes with GPUs of one pool: eight times the largest that is reported for reward services."""
 
 PER_NODE_MAX = 64
 """GPUs of one node: four times what the largest machines hold."""
+
+RESTORE_S_MAX = 86_400.0
+"""A service that takes longer than a day to be restored is a mistake."""
 
 
 class ChunksView:
@@ -29,6 +33,7 @@ class ChunksView:
         self._name = str(capacity.resource)
         nodes, per_node = self._shape(capacity, per_node=0)
         self._pool = ChunkPool(nodes, per_node)
+        self._restores_s = self._restores(capacity)
         self._held: dict[int, Holding] = {}
 
     @property
@@ -83,6 +88,8 @@ class ChunksView:
     def adjust(self, capacity: Capacity, now: float) -> None:
         """More nodes or fewer, the last of them; never other nodes."""
         nodes, _ = self._shape(capacity, self._pool.per_node)
+        if "restore_s" in capacity.parameters:
+            self._restores_s = self._restores(capacity)
         self._pool.set_nodes(nodes)
 
     def held(self, token: int) -> Holding:
@@ -96,6 +103,40 @@ class ChunksView:
         """Whether a grant of `amount` made now would have to restore the service first. Raises
         ValueError if `amount` is more than `free`."""
         return self._pool.restore_needed(amount, service)
+
+    def prepare_s(self, tag: str, amount: int, now: float) -> float:
+        """Time to restore the service `tag`; 0 where the chunk that it would get has it."""
+        if not tag or (amount <= self.free(now) and not self._pool.restore_needed(amount, tag)):
+            return 0.0
+        return self.restore_s(tag, amount)
+
+    def preparing_s(self, token: int) -> float:
+        holding = self._held.get(token)
+        if holding is None or not holding.restore:
+            return 0.0
+        return self.restore_s(holding.service, holding.chunk.size)
+
+    def restore_s(self, tag: str, amount: int) -> float:
+        """That of the most GPUs, up to the size of the chunk, for which a time is known."""
+        known = self._restores_s.get(tag)
+        if not known:
+            return 0.0
+        size = self.operator(0.0).occupied(amount)
+        return known[max((n for n in known if n <= size), default=min(known))]
+
+    def _restores(self, capacity: Capacity) -> dict[str, dict[int, float]]:
+        restores = {
+            service: dict(times_s)
+            for service, times_s in capacity.parameters.get("restore_s", {}).items()
+        }
+        for service, times_s in restores.items():
+            for amount, time_s in times_s.items():
+                if amount < 1 or not 0 <= time_s <= RESTORE_S_MAX:
+                    raise ValueError(
+                        f"{self._name}: {service} is restored to at least 1 GPU in 0 to "
+                        f"{RESTORE_S_MAX:g} s, not to {amount} in {time_s} s"
+                    )
+        return restores
 
     def _shape(self, capacity: Capacity, per_node: int) -> tuple[int, int]:
         """Nodes and GPUs per node. A total of 0 needs no parameters: all nodes are gone."""

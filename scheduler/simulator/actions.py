@@ -17,6 +17,9 @@ from .trace import CALL, EXEC, SCORE, TraceAction, TraceTrajectory
 GPUS = "gpus"
 """The kind of resource that a score takes: one of the cluster."""
 
+OWN_GPUS_PREFIX = "gpus:"
+"""Before a service's name: the kind of GPUs that no other service uses (`dedicated`)."""
+
 NOISE_SIGMA_MAX = 5.0
 """Durations wrong by a factor of 150 at one sigma: beyond, nothing is left of a profile."""
 
@@ -94,7 +97,9 @@ def _plan(
         group=trajectory.group,
         step=trajectory.step,
         signature=trace.service or (trace.kind if trace.kind != trace.runs_as else ""),
-        malleable=trace.malleable and trace.amounts.elastic,
+        # A service cannot move to other GPUs while it answers.
+        malleable=trace.malleable and trace.amounts.elastic and trace.runs_as == EXEC,
+        service=trace.service if trace.runs_as == SCORE else "",
     )
     return Plan(action, truth, trace, resource_kind(trace))
 
@@ -105,6 +110,11 @@ _NOTHING = Profile()
 def resource_kind(action: TraceAction) -> str:
     """The kind of the resource whose amount matters most to it."""
     return {EXEC: CORES, SCORE: GPUS, CALL: QUOTA_PREFIX + action.quota}[action.runs_as]
+
+
+def counts_gpus(kind: str) -> bool:
+    """Whether a kind of resource is GPUs, shared or a service's own."""
+    return kind == GPUS or kind.startswith(OWN_GPUS_PREFIX)
 
 
 def _demand(action: TraceAction) -> Demand:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ..model import UNITS_MAX
+from ..model import EMPTY, UNITS_MAX, Amounts
 
 NODES_MAX = 10_000
 CORES_MAX = 1 << 16
@@ -51,12 +52,40 @@ class QuotaSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Service:
+    """A model on GPUs that scores ask. Raises ValueError for GPUs that its replicas cannot split."""
+
+    amounts: Amounts
+    """GPUs that a replica of it can run on."""
+    restore_s: Mapping[int, float]
+    """Per amount, seconds to bring it back to GPUs from host memory when it is not there."""
+    dedicated_gpus: int
+    """GPUs that it has to itself, all replicas together, where nothing is shared."""
+    replicas: int = 1
+    """Replicas among which the dedicated GPUs are split."""
+
+    def __post_init__(self) -> None:
+        if self.replicas < 1 or self.dedicated_gpus < 1 or self.dedicated_gpus % self.replicas:
+            raise ValueError(
+                f"{self.dedicated_gpus} GPUs cannot be split among {self.replicas} replicas"
+            )
+
+    @property
+    def degree(self) -> int:
+        """GPUs of one dedicated replica."""
+        return self.dedicated_gpus // self.replicas
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterSpec:
-    """Quotas that a trace names and the cluster does not are without a limit."""
+    """Quotas that a trace names and the cluster does not are without a limit; services, if they are
+    not named here, are restored in no time."""
 
     nodes: tuple[NodeSpec, ...]
     gpus: GpuSpec | None = None
     quotas: tuple[QuotaSpec, ...] = ()
+    services: Mapping[str, Service] = field(default_factory=lambda: EMPTY)
+    """By name, what runs on the GPUs."""
 
     @property
     def cores(self) -> int:

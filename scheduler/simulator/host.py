@@ -6,20 +6,31 @@ Policies run through the scheduler itself (`loop`), pods are a model of their ow
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from ..core import Scheduler
 from ..events import NodeUp
-from ..model import CLUSTER, CORES, MEMORY, QUOTA_PREFIX, UNITS_MAX, Capacity, ResourceId
+from ..model import (
+    CLUSTER,
+    CORES,
+    MEMORY,
+    QUOTA_PREFIX,
+    UNITS_MAX,
+    Amounts,
+    Capacity,
+    ResourceId,
+)
 from ..policy import DEFAULT
 from ..pool import ViewFactory
 from .actions import GPUS, Planner
 from .bounds import Freedom, lower_bounds
-from .cluster import UNNAMED_MEMORY_BYTES, ClusterSpec, QuotaSpec
+from .cluster import UNNAMED_MEMORY_BYTES, ClusterSpec, GpuSpec, QuotaSpec
+from .dedicated import DEDICATED_POLICY, SERVED_BY, on_own_gpus, own_gpus
 from .loop import Host, SimulationError
 from .pods import Pods
 from .podspec import POD_POLICY, parse_pod
 from .result import ActionRun, SimulationResult
-from .trace import CALL, TraceTrajectory
+from .trace import CALL, SCORE, TraceAction, TraceTrajectory
 
 __all__ = ["SimulationError", "simulate"]
 
@@ -28,6 +39,9 @@ QUOTA_VIEW = "quota"
 
 GPU_VIEW = "chunks"
 """The view that knows which GPUs are near each other; without it all are alike."""
+
+SHOWN_MAX = 8
+"""Amounts or services that one note lists."""
 
 EPOCH = 1
 """Nodes join once and stay."""
@@ -43,22 +57,26 @@ def simulate(
     seed: int = 0,
 ) -> SimulationResult:
     """Run the whole trace to its end. `views` are factories of resource views beside the linear
-    one: "quota" for quotas with periods, "chunks" for GPUs that are not all
-    alike. With
-    `profile_noise`, the durations that the policy is told are wrong by exp(sigma N(0, 1)) each.
+    one: "quota" for quotas with periods, "chunks" for GPUs that are not all alike, on which
+    services have to be restored. Policies are the scheduler's, and the baselines `pod:...` and
+    `dedicated`. With `profile_noise`, the durations that the policy is told are wrong by exp(sigma N(0, 1)) each.
     Raises ValueError for an unknown policy or a quota that no view counts, SimulationError if
     actions would wait for ever."""
     views = views or {}
     quotas = _quotas(trajectories, cluster)
-    shared = _shared(cluster, quotas, views)
-    planner = Planner(profile_noise, seed)
-    plans = planner.plan(trajectories)
+    plans = Planner(profile_noise, seed).plan(trajectories)
+    own_capacities = own_gpus(cluster.services) if policy == DEDICATED_POLICY else []
+    if policy == DEDICATED_POLICY:
+        plans = on_own_gpus(plans, cluster.services)
+        cluster = replace(cluster, gpus=_whole(own_capacities))
+    shared = own_capacities or _gpus(cluster, views)
+    shared += [_quota_capacity(quota, views) for quota in quotas]
     ended: Sequence[ActionRun]
     if policy.partition(":")[0] == POD_POLICY:
         freedom = Freedom(shares=True)
         ended = Pods(parse_pod(policy), cluster, shared, views).run(trajectories, plans)
     else:
-        scheduler = Scheduler(views, policy)
+        scheduler = Scheduler(views, SERVED_BY if policy == DEDICATED_POLICY else policy)
         freedom = Freedom(unlimited=scheduler.policy.unlimited)
         joins = _nodes(cluster, scheduler.policy.unlimited)
         if shared:
@@ -68,10 +86,10 @@ def simulate(
     return SimulationResult(
         policy,
         ended,
-        _capacities(cluster, quotas),
+        _capacities(cluster, own_capacities, quotas),
         min((t.start_s for t in trajectories if t.actions), default=0.0),
         lower_bounds(list(zip(starts, plans, strict=True)), ended, cluster, freedom),
-        _notes(trajectories, cluster, quotas),
+        _notes(trajectories, cluster, quotas, shared),
     )
 
 
@@ -98,16 +116,20 @@ def _quotas(trajectories: Sequence[TraceTrajectory], cluster: ClusterSpec) -> li
     return list(known.values())
 
 
-def _shared(
-    cluster: ClusterSpec, quotas: Sequence[QuotaSpec], views: Mapping[str, ViewFactory]
-) -> list[Capacity]:
-    """What belongs to no node: GPUs and quotas."""
-    capacities = [_quota_capacity(quota, views) for quota in quotas]
-    if (gpus := cluster.gpus) is not None:
-        view = GPU_VIEW if GPU_VIEW in views else "linear"
-        shape = {"nodes": gpus.nodes, "per_node": gpus.per_node}
-        capacities.append(Capacity(ResourceId(GPUS), gpus.total, view, shape))
-    return capacities
+def _gpus(cluster: ClusterSpec, views: Mapping[str, ViewFactory]) -> list[Capacity]:
+    """The GPUs that all services share, if there are any."""
+    gpus = cluster.gpus
+    if gpus is None:
+        return []
+    view = GPU_VIEW if GPU_VIEW in views else "linear"
+    restores_s = {name: service.restore_s for name, service in cluster.services.items()}
+    shape = {"nodes": gpus.nodes, "per_node": gpus.per_node, "restore_s": restores_s}
+    return [Capacity(ResourceId(GPUS), gpus.total, view, shape)]
+
+
+def _whole(capacities: Sequence[Capacity]) -> GpuSpec:
+    """All GPUs of these together."""
+    return GpuSpec(1, sum(capacity.total for capacity in capacities))
 
 
 def _quota_capacity(quota: QuotaSpec, views: Mapping[str, ViewFactory]) -> Capacity:
@@ -121,14 +143,18 @@ def _quota_capacity(quota: QuotaSpec, views: Mapping[str, ViewFactory]) -> Capac
     return Capacity(resource, total, QUOTA_VIEW, limits)
 
 
-def _capacities(cluster: ClusterSpec, quotas: Sequence[QuotaSpec]) -> dict[tuple[str, str], int]:
+def _capacities(
+    cluster: ClusterSpec, own_gpus: Sequence[Capacity], quotas: Sequence[QuotaSpec]
+) -> dict[tuple[str, str], int]:
     """What there really is, for utilisation: limits that are not there are left out."""
     found: dict[tuple[str, str], int] = {}
     for name, cores, memory_bytes in cluster.nodes:
         found[CORES, name] = cores
         if memory_bytes is not None:
             found[MEMORY, name] = memory_bytes
-    if cluster.gpus is not None:
+    for capacity in own_gpus:
+        found[capacity.resource.kind, CLUSTER] = capacity.total
+    if cluster.gpus is not None and not own_gpus:
         found[GPUS, CLUSTER] = cluster.gpus.total
     for quota in quotas:
         if quota.concurrency is not None:
@@ -137,7 +163,10 @@ def _capacities(cluster: ClusterSpec, quotas: Sequence[QuotaSpec]) -> dict[tuple
 
 
 def _notes(
-    trajectories: Sequence[TraceTrajectory], cluster: ClusterSpec, quotas: Sequence[QuotaSpec]
+    trajectories: Sequence[TraceTrajectory],
+    cluster: ClusterSpec,
+    quotas: Sequence[QuotaSpec],
+    shared: Sequence[Capacity],
 ) -> list[str]:
     notes: list[str] = []
     if len(cluster.nodes) > 1 and not any(t.memory_mib for t in trajectories):
@@ -148,4 +177,30 @@ def _notes(
     free = [q.name for q in quotas if q.concurrency is None and not q.windows]
     if free:
         notes.append(f"quotas without a limit: {', '.join(sorted(free))}")
+    if any(capacity.view == GPU_VIEW for capacity in shared):
+        scores = [a for t in trajectories for a in t.actions if a.runs_as == SCORE]
+        notes += _gpu_notes(scores, cluster)
     return notes
+
+
+def _gpu_notes(scores: Sequence[TraceAction], cluster: ClusterSpec) -> list[str]:
+    """What is not as a reader of the trace would think: rounded amounts, services in no time."""
+    notes: list[str] = []
+    odd = sorted({n for amounts in {a.amounts for a in scores} for n in _odd(amounts)})
+    if odd:
+        listed = ", ".join(map(str, odd[:SHOWN_MAX])) + (", ..." if len(odd) > SHOWN_MAX else "")
+        notes.append(
+            f"a grant of GPUs is one aligned chunk: {listed} GPUs keep the next power of two"
+        )
+    unknown = sorted({a.service or "(no name)" for a in scores} - cluster.services.keys())
+    if unknown:
+        listed = ", ".join(unknown[:SHOWN_MAX]) + (", ..." if len(unknown) > SHOWN_MAX else "")
+        notes.append(
+            f"services that are restored in no time, since nothing says how long: {listed}"
+        )
+    return notes
+
+
+def _odd(amounts: Amounts) -> list[int]:
+    """Those that are no power of two."""
+    return [amount for amount in amounts if amount & (amount - 1)]

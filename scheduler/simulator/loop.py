@@ -1,7 +1,9 @@
 """The simulation: the scheduler that runs live, fed with a trace under virtual time.
 
 Making a grant real costs nothing here: a sandbox is ready and an action started the moment that it
-is decided, so all that is measured is the scheduler's doing. The loop is closed: an action is
+is decided, so all that is measured is the scheduler's doing. The one exception is what the views
+themselves say has to be prepared: a service that is not on the GPUs of its action is restored there
+first. The loop is closed: an action is
 submitted a gap after the end of the one before it in its trajectory. The same trace, cluster,
 policy and seed give the same result.
 """
@@ -18,6 +20,7 @@ from .. import events as ev
 from ..core import Scheduler
 from ..decisions import Decision, End, Grant, Kill, Place, Reserve, Resize
 from ..model import CLUSTER, ResourceId, State
+from ..resource import Preparing
 from .actions import Plan, opened
 from .result import ActionRun, Hold
 from .trace import TraceTrajectory
@@ -64,6 +67,8 @@ class _Run:
     units: int = 0
     """Of the key resource, since `since_s`."""
     since_s: float = 0.0
+    ready_s: float = 0.0
+    """When what it was granted is prepared, so that it begins to run."""
     remaining: float = 1.0
     """Share of its work that was undone at `since_s`."""
     version: int = 0
@@ -141,7 +146,7 @@ class Host:
 
     def _finish(self, run: _Run) -> None:
         assert run.granted_s is not None
-        run_s = None if run.cut else self._now - run.granted_s
+        run_s = None if run.cut else self._now - run.ready_s
         name = run.plan.action.id
         self._record(run, State.FINISHED)
         del self._runs[name]
@@ -205,23 +210,29 @@ class Host:
             raise SimulationError(f"{grant.action} does not wait and was granted units: {grant}")
         run.granted_s, run.node, run.token = self._now, grant.node, grant.token
         run.units, run.since_s = _units(run, grant.amounts), self._now
+        run.ready_s = self._now + (self._prepare_s(grant) if run.plan.action.service else 0.0)
         self._foresee_end(run)
         self._inbox.append(ev.Started(grant.action, grant.token))
 
+    def _prepare_s(self, grant: Grant) -> float:
+        """What the views say of the units that they chose: a service may have to be restored."""
+        views = [self._scheduler.view(resource) for resource in grant.amounts]
+        return sum(v.preparing_s(grant.token) for v in views if isinstance(v, Preparing))
+
     def _foresee_end(self, run: _Run) -> None:
-        assert run.granted_s is not None
-        end_s = run.since_s + run.remaining * run.plan.run_s(run.units)
+        end_s = max(run.since_s, run.ready_s) + run.remaining * run.plan.run_s(run.units)
         timeout_s = run.plan.trace.timeout_s
-        run.cut = timeout_s is not None and end_s > run.granted_s + timeout_s
+        run.cut = timeout_s is not None and end_s > run.ready_s + timeout_s
         if timeout_s is not None and run.cut:
-            end_s = run.granted_s + timeout_s
+            end_s = run.ready_s + timeout_s
         self._foresee(end_s, run, run.version)
 
     def _resize(self, resize: Resize) -> None:
         """What is done stays done; the rest goes on at the speed of the new amount."""
         run = self._runs.get(resize.action)
         if run is not None:
-            done = (self._now - run.since_s) / run.plan.run_s(run.units)
+            ran_s = max(0.0, self._now - max(run.since_s, run.ready_s))
+            done = ran_s / run.plan.run_s(run.units)
             self._hold(run)
             run.remaining = max(0.0, run.remaining - done)
             run.units, run.since_s = _units(run, resize.amounts), self._now
@@ -258,6 +269,7 @@ class Host:
                 self._now,
                 state,
                 tuple(run.holds),
+                0.0 if run.granted_s is None else min(self._now, run.ready_s) - run.granted_s,
                 timed_out=run.cut and state is State.FINISHED,
                 reason=reason,
             )

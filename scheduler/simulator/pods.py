@@ -19,7 +19,7 @@ from functools import partial
 
 from ..model import CLUSTER, MEMORY, Capacity, State
 from ..pool import ViewFactory
-from ..resource import LinearView, ResourceView
+from ..resource import LinearView, Preparing, ResourceView
 from .actions import Plan, opened
 from .cluster import UNNAMED_MEMORY_BYTES, ClusterSpec
 from .podspec import PodSpec
@@ -68,6 +68,7 @@ class _Run:
     granted_s: float = 0.0
     member: int = 0
     """Of its node's sharing, or the token of what it holds of the cluster."""
+    prepare_s: float = 0.0
     ended: bool = False
 
 
@@ -238,12 +239,16 @@ class Pods:
             run.granted_s = self._now
             self._last_token += 1
             run.member = self._last_token
-            line.view.take(run.member, _least(run), self._now)
+            line.view.take(run.member, _least(run), self._now, run.plan.action.service)
+            if isinstance(line.view, Preparing):
+                run.prepare_s = line.view.preparing_s(run.member)
             run_s = run.plan.run_s(_least(run))
             timeout_s = run.plan.trace.timeout_s
             cut = timeout_s is not None and run_s > timeout_s
-            end_s = self._now + (timeout_s if timeout_s is not None and cut else run_s)
-            self._foresee(end_s, partial(self._give_back, line, run, cut))
+            lasts_s = timeout_s if timeout_s is not None and cut else run_s
+            self._foresee(
+                self._now + run.prepare_s + lasts_s, partial(self._give_back, line, run, cut)
+            )
         change_s = line.view.next_change(self._now) if line.waiting else None
         if change_s is not None:
             self._foresee(change_s, partial(self._serve, line))
@@ -277,6 +282,7 @@ class Pods:
                 self._now,
                 State.FAILED if reason else State.FINISHED,
                 (Hold(run.granted_s, self._now, units),) if held else (),
+                prepare_s=run.prepare_s,
                 timed_out=timed_out,
                 reason=reason,
             )

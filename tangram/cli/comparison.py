@@ -13,7 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..scheduler.simulator.actions import GPUS
+from ..scheduler.simulator.actions import counts_gpus
 from ..scheduler.simulator.result import SimulationResult
 from ..scheduler.simulator.summary import summarise
 from .render import seconds
@@ -127,15 +127,15 @@ def document(results: Sequence[SimulationResult]) -> dict[str, Any]:
 
 
 def _has_gpus(results: Sequence[SimulationResult]) -> bool:
-    return any(kind == GPUS for result in results for kind, _ in result.capacities)
+    return any(counts_gpus(kind) for result in results for kind, _ in result.capacities)
 
 
 def _gpu_utilisation(result: SimulationResult, makespan_s: float | None) -> float | None:
     """Held GPU-seconds over GPUs and makespan."""
-    gpus = sum(units for (kind, _), units in result.capacities.items() if kind == GPUS)
+    gpus = sum(units for (kind, _), units in result.capacities.items() if counts_gpus(kind))
     if not gpus or not makespan_s:
         return None
-    holds = (hold for run in result.actions if run.resource == GPUS for hold in run.holds)
+    holds = (hold for run in result.actions if counts_gpus(run.resource) for hold in run.holds)
     return sum(h.units * (h.end_s - h.start_s) for h in holds) / gpus / makespan_s
 
 

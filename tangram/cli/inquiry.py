@@ -126,7 +126,7 @@ class Inquiry:
         if gpus is not None:
             gpus = GpuSpec(numbers.get(Searched.GPUS, gpus.nodes), gpus.per_node)
         nodes = tuple(NodeSpec(f"node{n}", cores, node.memory_bytes) for n in range(count))
-        return ClusterSpec(nodes, gpus, self.shape.quotas)
+        return replace(self.shape, nodes=nodes, gpus=gpus)
 
     def _pool_name(self, size: Size) -> str:
         cluster = self._cluster(size)

@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 import typer
 
-from ..managers.gpu import ChunksView
+from ..managers.gpu import CHUNKS_VIEW, ChunksView
 from ..managers.periods import parse_period
 from ..managers.quota import QUOTA_VIEW, QuotaView
 from ..scheduler.pool import ViewFactory
 from ..scheduler.simulator import workloads
-from ..scheduler.simulator.actions import GPUS
 from ..scheduler.simulator.cluster import ClusterSpec, QuotaSpec, parse_gpus, parse_nodes
 from ..scheduler.simulator.host import SimulationError, simulate
 from ..scheduler.simulator.trace import (
@@ -45,7 +44,7 @@ EXIT_USAGE = 2
 
 STDIN = "-"
 GZIP_MAGIC = b"\x1f\x8b"
-VIEWS: Mapping[str, ViewFactory] = {QUOTA_VIEW: QuotaView, GPUS: ChunksView}
+VIEWS: Mapping[str, ViewFactory] = {QUOTA_VIEW: QuotaView, CHUNKS_VIEW: ChunksView}
 """What counts resources live counts them here."""
 
 QUOTA_KEYS = ("concurrency", "rate", "period")

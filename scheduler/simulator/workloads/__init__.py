@@ -8,12 +8,13 @@ beginning. No IO; the only randomness comes from the seed.
 
 from __future__ import annotations
 
+from ..cluster import Service
 from ..trace import TraceTrajectory
 from .agentcgroup import AGENTCGROUP_LIKE
 from .arrivals import OPEN
 from .coding import AI_CODING, CODING64, CODING236
 from .deepsearch import DEEPSEARCH
-from .family import Family, Parameter, Service, Workload
+from .family import Family, Parameter, Workload
 from .mopd import MOPD
 from .pooled import MOPD_DEEPSEARCH
 

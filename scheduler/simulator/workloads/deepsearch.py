@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from ...model import Amounts
-from ..cluster import ClusterSpec, QuotaSpec
+from ..cluster import ClusterSpec, QuotaSpec, Service
 from ..trace import TraceAction, TraceTrajectory
 from .draws import count, lognormal
-from .family import Family, Parameter, Service, Workload
+from .family import Family, Parameter, Workload
 from .mopd import ELASTICITY, GPUS_PARAMETER, POOL, amounts, restore_s
 
 BATCH = 2048
@@ -110,11 +110,11 @@ def _call(generator: random.Random, name: str) -> TraceAction:
 
 def make(name: str, number: int, seed: int, values: Mapping[str, float]) -> Workload:
     gpus = amounts(values["gpus"])
+    services = {JUDGE: judge(gpus, JUDGE_DEDICATED_GPUS, JUDGE_REPLICAS)}
     return Workload(
         name,
         searches(number, seed, values["calls"], gpus),
-        ClusterSpec((), POOL, QUOTAS),
-        {JUDGE: judge(gpus, JUDGE_DEDICATED_GPUS, JUDGE_REPLICAS)},
+        ClusterSpec((), POOL, QUOTAS, services),
     )
 
 

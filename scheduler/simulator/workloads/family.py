@@ -10,23 +10,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ...model import EMPTY, Amounts
-from ..cluster import ClusterSpec
+from ...model import EMPTY
+from ..cluster import ClusterSpec, Service
 from ..trace import TRAJECTORIES_MAX, TraceTrajectory
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """A model on GPUs that scores of a workload ask."""
-
-    amounts: Amounts
-    """GPUs that a replica of it can run on."""
-    restore_s: Mapping[int, float]
-    """Per amount, seconds to bring it back to GPUs from host memory when it is not there."""
-    dedicated_gpus: int
-    """GPUs that it has to itself, all replicas together, where nothing is shared."""
-    replicas: int = 1
-    """Replicas among which the dedicated GPUs are split."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +22,11 @@ class Workload:
     name: str
     trajectories: Sequence[TraceTrajectory]
     cluster: ClusterSpec
-    services: Mapping[str, Service] = field(default_factory=lambda: EMPTY)
-    """By name, all that the trajectories' scores ask."""
+    """Its services are all that the trajectories' scores ask."""
+
+    @property
+    def services(self) -> Mapping[str, Service]:
+        return self.cluster.services
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,10 @@ import random
 from collections.abc import Mapping
 
 from ...model import Amounts
-from ..cluster import ClusterSpec, GpuSpec
+from ..cluster import ClusterSpec, GpuSpec, Service
 from ..trace import TraceAction, TraceTrajectory
 from .draws import lognormal, zipf_weights
-from .family import Family, Parameter, Service, Workload
+from .family import Family, Parameter, Workload
 
 BATCH = 2048
 """Trajectories of one batch (section 6.1)."""
@@ -106,7 +106,8 @@ def rollouts(number: int, seed: int, services: int, gpus: Amounts) -> list[Trace
 def make(name: str, number: int, seed: int, values: Mapping[str, float]) -> Workload:
     services, gpus = int(values["teachers"]), amounts(values["gpus"])
     trajectories = rollouts(number, seed, services, gpus)
-    return Workload(name, trajectories, ClusterSpec((), POOL), teachers(services, gpus))
+    pool = ClusterSpec((), POOL, services=teachers(services, gpus))
+    return Workload(name, trajectories, pool)
 
 
 GPUS_PARAMETER = Parameter(GPUS_MIN, 1, 8, "fewest GPUs that a service runs on", whole=True)

@@ -30,7 +30,7 @@ def make(name: str, number: int, seed: int, values: Mapping[str, float]) -> Work
     searched = searches(number // 2, seed, values["calls"], gpus)
     trajectories = [(searched if index % 2 else distilled)[index // 2] for index in range(number)]
     asked = teachers(services, gpus) | {JUDGE: judge(gpus, DEDICATED_GPUS, 1)}
-    return Workload(name, trajectories, ClusterSpec((), POOL, QUOTAS), asked)
+    return Workload(name, trajectories, ClusterSpec((), POOL, QUOTAS, asked))
 
 
 MOPD_DEEPSEARCH = Family(
