@@ -65,10 +65,11 @@ class Scheduler:
         order: str = DEFAULT_ORDER,
         weights: Weights = EMPTY,
         limits: Limits = EMPTY,
+        last_token: int = 0,
     ) -> None:
         self.policy, self.order = parse_policy(policy), parse_order(order)
         check_weights(weights)
-        self._pool = pool = Pool({"linear": LinearView, **(views or {})})
+        self._pool = pool = Pool({"linear": LinearView, **(views or {})}, last_token)
         self._ranking = ranking = self.order.ranking(pool.total, weights)
         self._waits = waits = Waits()
         task_limits = TaskLimits(limits)

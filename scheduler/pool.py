@@ -34,12 +34,12 @@ class _Node:
 class Pool:
     """All resources of all nodes that are up. Nodes keep their place in the order of first joining."""
 
-    def __init__(self, factories: Mapping[str, ViewFactory]) -> None:
+    def __init__(self, factories: Mapping[str, ViewFactory], last_token: int = 0) -> None:
         self.views: dict[ResourceId, ResourceView] = {}
         self._factories = factories
         self._nodes: dict[str, _Node] = {}
         self._totals: dict[str, int] = {}
-        self._last_token = 0
+        self._last_token = last_token
 
     # Tokens
 

@@ -1,0 +1,123 @@
+"""One seed from its drawing to its verdict, and the smallest world in which it still fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from ...core import Scheduler
+from ...decisions import Decision
+from ...events import Event
+from ...pool import ViewFactory
+from ..checkers import Rules, Violation
+from .drawn import FAULTS_END_S, World, draw
+from .host import HostileHost
+from .mischief import unleash
+
+WALKS_MAX = 10
+"""Trajectories of one run, at most."""
+
+CALM_S = 2_000.0
+"""Once faults have stopped, everything ends within this: far more than all actions of a run need
+one after the other, at their least amounts."""
+
+Make = Callable[..., Scheduler]
+"""As `Scheduler` itself; in tests of the checkers a broken one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one seed did. `violation` is None if all promises were kept."""
+
+    seed: int
+    policy: str
+    walks: tuple[int, ...]
+    """Which of the drawn trajectories took part."""
+    steps: int
+    restarts: int
+    violation: Exception | None
+    story: str
+    """The last events and decisions, one a line."""
+
+
+def run_seed(
+    seed: int,
+    views: Mapping[str, ViewFactory] | None = None,
+    *,
+    policy: str | None = None,
+    walks: Collection[int] | None = None,
+    overtaken_max: int | None = None,
+    make: Make = Scheduler,
+) -> Verdict:
+    """`views` as for `Scheduler`: with "quota" and "chunks" there are quotas with periods and GPUs.
+    `policy` in place of the one that the seed draws, `walks` to take only some of the drawn
+    trajectories; `overtaken_max` bounds overtaking. Nothing is raised: see `Verdict.violation`."""
+    views = views or {}
+    world = draw(Random(seed), views, WALKS_MAX, policy)
+    taking_part = tuple(range(len(world.walks)) if walks is None else walks)
+    world.walks = [world.walks[index] for index in taking_part]
+    host = _host(seed, world, views, overtaken_max, make)
+    violation: Exception | None = None
+    try:
+        _live(host)
+    except Exception as error:  # whatever the scheduler raises is a broken promise
+        violation = error
+    story = "\n".join(_told(*told) for told in host.story)
+    return Verdict(seed, world.policy, taking_part, host.steps, host.restarts, violation, story)
+
+
+def shrink(verdict: Verdict, run: Callable[[int, Collection[int]], Verdict]) -> Verdict:
+    """Leave out trajectories one by one, as long as the same promise is broken. `run` repeats a
+    seed with some of them."""
+    smallest, rule = verdict, _rule(verdict.violation)
+    for index in verdict.walks:
+        fewer = [walk for walk in smallest.walks if walk != index]
+        if fewer and _rule((tried := run(verdict.seed, fewer)).violation) == rule:
+            smallest = tried
+    return smallest
+
+
+def _rule(violation: Exception | None) -> str:
+    return violation.rule if isinstance(violation, Violation) else type(violation).__name__
+
+
+def _host(
+    seed: int,
+    world: World,
+    views: Mapping[str, ViewFactory],
+    overtaken_max: int | None,
+    make: Make,
+) -> HostileHost:
+    name = world.policy.partition(":")[0]
+    rules = Rules(
+        in_order=name in ("fcfs", "unlimited"),
+        overtaken_max=None if name == "backfill" else overtaken_max,
+        chooses=name in ("arl-tangram", "elastic"),
+    )
+
+    def anew(last_token: int) -> Scheduler:
+        options: dict[str, Any] = {"policy": world.policy, "last_token": last_token}
+        return make(views, **options)
+
+    return HostileHost(world, rules, anew, Random(~seed))
+
+
+def _live(host: HostileHost) -> None:
+    """Faults for a while, then peace, in which everything has to come to its end."""
+    for site in host.sites.values():
+        host.after(host.random.choice((0.0, 0.0, 5.0)), lambda site=site: host.join(site))
+    for progress in host.walks:
+        host.after(progress.walk.start_s, lambda progress=progress: host.begin(progress))
+    unleash(host)
+    host.run_until(FAULTS_END_S)
+    host.calm = True
+    host.after(0.0, host.restore)
+    over = host.run_until(FAULTS_END_S + CALM_S)
+    host.check_over(over)
+
+
+def _told(at_s: float, event: Event, decisions: list[Decision]) -> str:
+    lines = [f"{at_s:9.3f} {event}", *(f"{'':9} -> {decision}" for decision in decisions)]
+    return "\n".join(lines)
