@@ -54,7 +54,8 @@ class Scheduler:
     `views` names the factories of resource views beside "linear"; `policy` says how many units an
     action gets (`policy.parse_policy`), `order` who is served first (`order.parse_order`), with
     `weights` of tasks and tenants; `limits` how many units a task holds at most at once
-    (`limits.Limits`). Raises ValueError for one that is unknown or malformed. `now` is the host's
+    (`limits.Limits`); `last_token` the largest token that a scheduler before this one gave out, so
+    that what still comes under an old token is told from what is new. Raises ValueError for one that is unknown or malformed. `now` is the host's
     monotonic clock in seconds and must not go back between calls.
     """
 
@@ -222,8 +223,8 @@ class Scheduler:
                     self._cancel(action_id, message, now)
             case ev.ResizeRequested(action_id, amounts):
                 self._resize(action_id, amounts, now)
-            case ev.Resized(action_id, token, amounts):
-                self._resized(action_id, token, amounts, now)
+            case ev.Resized():
+                self._resized(event, now)
             case _:
                 self._apply_to_lease(event, now)
 
@@ -300,12 +301,12 @@ class Scheduler:
         if (resize := self._resizing.change(entry, amounts, now)) is not None:
             self._life.out.append(resize)
 
-    def _resized(
-        self, action_id: str, token: int, amounts: Mapping[ResourceId, int], now: float
-    ) -> None:
+    def _resized(self, event: ev.Resized, now: float) -> None:
         """What cannot be true is dropped."""
-        entry = self._holder(action_id, token)
-        if entry is not None and not self._resizing.confirm(entry, amounts, now):
+        entry = self._holder(event.action, event.token)
+        if entry is not None and not self._resizing.confirm(
+            entry, event.amounts, event.change, now
+        ):
             self._stale += 1
 
     def _close_quota(self, resource: ResourceId, until: float) -> None:

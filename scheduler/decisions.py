@@ -33,12 +33,13 @@ class Grant:
 @dataclass(frozen=True, slots=True)
 class Resize:
     """Change a running action's units to these. Growing units are taken already; shrinking ones
-    are free when Resized confirms."""
+    are free when Resized confirms. `change` is a token of its own, which the answer repeats."""
 
     action: str
     node: str
     token: int
     amounts: Mapping[ResourceId, int]
+    change: int
 
 
 @dataclass(frozen=True, slots=True)

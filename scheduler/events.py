@@ -15,7 +15,8 @@ from .model import Action, Capacity, EndReason, LeaseRecord, ResourceId, Traject
 @dataclass(frozen=True, slots=True)
 class NodeUp:
     """A node (or, with node CLUSTER, the cluster's own resources) joined or came back, with what
-    it has and with the leases that it still holds."""
+    it has and with the leases that it still holds. After a restart of the server it comes before
+    the trajectories of these leases are opened again: they are placed where their leases are."""
 
     node: str
     epoch: int
@@ -138,11 +139,13 @@ class ResizeRequested:
 
 @dataclass(frozen=True, slots=True)
 class Resized:
-    """Confirmed: the lease now has these amounts (as asked for, or as before)."""
+    """Confirmed: the lease now has these amounts (as asked for, or as before). `change` is that of
+    the Resize that this answers: the answer to an earlier one, come twice, changes nothing."""
 
     action: str
     token: int
     amounts: Mapping[ResourceId, int]
+    change: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ step. Who may have what is decided before anybody comes here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Container, Mapping
 
 from .limits import TaskLimits
 from .load import Load
@@ -83,11 +83,21 @@ class Ledger:
         """All of it is free. Resources of a node that is gone are passed over."""
         self._pool.give(entry.token, entry.amounts, now)
         self.leave(entry, now)
-        for resource in entry.amounts:
-            if (running := self.running.get(resource)) is not None:
-                running.drop(entry)
+        self._predict_no_more(entry, entry.amounts)
         self._note(entry, {})
-        entry.token, entry.resizing = 0, False
+        entry.token, entry.change = 0, 0
+
+    def give_part(self, entry: Entry, resources: Collection[ResourceId], now: float) -> None:
+        """These are free; the rest it holds still."""
+        self._pool.give(entry.token, resources, now)
+        self._predict_no_more(entry, resources)
+        self._note(entry, {r: n for r, n in entry.amounts.items() if r not in resources})
+        self._ranking.changed(entry, now)
+
+    def _predict_no_more(self, entry: Entry, resources: Container[ResourceId]) -> None:
+        key = entry.key_resource()
+        if key is not None and key in resources and (running := self.running.get(key)) is not None:
+            running.drop(entry)
 
     def drop_gone(self) -> None:
         """What was learned of resources that are gone."""

@@ -7,6 +7,7 @@ Events and their tokens are `core`'s.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TypeVar
 
 from .choices import choices_of
@@ -58,6 +59,8 @@ class Lifecycle:
         """Over, and hold nothing."""
         self.stranded: dict[str, Entry] = {}
         """At no gate and in no queue: what they need has not joined, or is gone."""
+        self._orphans: dict[str, dict[str, Entry]] = {}
+        """Trajectory -> its actions that a node told of before it was opened (again)."""
         self.deadlines: Alarms[Arrival] = Alarms()
         self.out: list[Decision] = []
         self._pool = pool
@@ -81,7 +84,24 @@ class Lifecycle:
         seat.key = (self._ranking.of_trajectory(seat), *seat.key[1:])
         self.seats[trajectory.id] = seat
         self._placement.add(seat)
+        for entry in self._orphans.pop(trajectory.id, {}).values():
+            entry.seat = seat
+            seat.actions[entry.id] = entry
+            if entry.boxed:
+                seat.admitted[entry.id] = entry
+            self.settle_where(seat, entry, now)
         return seat
+
+    def settle_where(self, seat: Seat, entry: Entry, now: float) -> None:
+        """The action turns out to run on this node, so its trajectory lives there too, if it has
+        no node yet and what it reserves is free."""
+        if seat.phase is not Phase.UNPLACED or not entry.homed:
+            return
+        if (place := self._placement.place_at(seat, entry.node, now)) is not None:
+            self.out.append(place)
+            if not seat.trajectory.sandboxed:
+                seat.phase = Phase.READY
+            self.advance(seat, now)
 
     def enter(self, action: Action, now: float) -> Entry:
         """A new entry that waits nowhere yet. Raises ValueError for a known id or for an action
@@ -122,6 +142,8 @@ class Lifecycle:
         self.actions[action.id] = entry
         if seat is not None:
             seat.actions[action.id] = entry
+        elif action.trajectory is not None:
+            self._orphans.setdefault(action.trajectory, {})[action.id] = entry
         return entry
 
     def seat(self, trajectory: str) -> Seat:
@@ -154,6 +176,8 @@ class Lifecycle:
     def advance(self, seat: Seat, now: float) -> None:
         """The trajectory got further (placed, ready), or the nodes changed: look at all its line."""
         for entry in list(seat.line.values()):
+            if entry.id not in seat.line:
+                continue  # the end of one before it let it pass
             if (refusal := self._refusal(entry)) is not None:
                 self.end(entry, State.FAILED, *refusal, now)
             elif self._may_pass(seat, entry):
@@ -269,6 +293,13 @@ class Lifecycle:
             self.out.append(End(entry.id, entry.state, *entry.end))
         self.release(entry, now)
 
+    def lose_part(
+        self, entry: Entry, resources: Collection[ResourceId], message: str, now: float
+    ) -> None:
+        """Of what the action holds this is gone, and it runs elsewhere: it has to be killed there."""
+        self._ledger.give_part(entry, resources, now)
+        self.end(entry, State.FAILED, EndReason.LOST, message, now)
+
     def stop_waiting(self, entry: Entry, now: float) -> None:
         """Out of wherever it waits; a slot that it holds stays held."""
         self._waiting.remove(entry, now)
@@ -293,12 +324,19 @@ class Lifecycle:
             _keep(self.ended, entry.id, entry)
         seat, entry.seat = entry.seat, None
         if seat is None:
+            self._forget_orphan(entry)
             return
         del seat.actions[entry.id]
         seat.admitted.pop(entry.id, None)
         while seat.line and self._may_pass(seat, first := next(iter(seat.line.values()))):
             self._admit(first, seat, now)
         self._settle_seat(seat, now)
+
+    def _forget_orphan(self, entry: Entry) -> None:
+        name = entry.action.trajectory
+        if name is not None and self._orphans.get(name, {}).pop(entry.id, None) is not None:
+            if not self._orphans[name]:
+                del self._orphans[name]
 
     # Trajectories
 
@@ -317,12 +355,16 @@ class Lifecycle:
         self._settle_seat(seat, now)
 
     def lose_seat(self, seat: Seat, message: str, now: float) -> None:
-        """Gone with its node: nothing is left to kill or to release."""
+        """Gone with its node: of what was there nothing is left to kill or to release. Its calls
+        that run elsewhere are killed."""
         if seat.over is None:
             seat.phase, seat.over = Phase.OVER, (State.FAILED, EndReason.LOST, message)
             self._ranking.closed(seat, now)
         for entry in list(seat.actions.values()):
-            self.lose(entry, message, now)
+            if entry.token and entry.node != seat.node:
+                self.end(entry, State.FAILED, EndReason.LOST, message, now)
+            else:
+                self.lose(entry, message, now)
         self.release_seat(seat, now)
 
     def release_seat(self, seat: Seat, now: float) -> None:

@@ -67,9 +67,13 @@ class Membership:
             if node != CLUSTER and seat.node == node and not alive:
                 self._life.lose_seat(seat, message, now)
         for entry in list(self._life.actions.values()):
-            on_node = any(resource.node == node for resource in entry.amounts)
-            if on_node and (entry.id, entry.token) not in kept:
+            on_node = [resource for resource in entry.amounts if resource.node == node]
+            if not on_node or (entry.id, entry.token) in kept:
+                continue
+            if entry.node == node:
                 self._life.lose(entry, message, now)
+            else:
+                self._life.lose_part(entry, on_node, message, now)
 
     def _adopt(self, lease: LeaseRecord, now: float) -> None:
         """Book a lease that a node holds. One whose action has its end already is killed."""
@@ -81,11 +85,15 @@ class Membership:
             return
         if not entry.token:
             self._life.hold(entry, lease.token, lease.node, now)
-        if not self._book(entry, lease, now):
+        entry.change = 0  # what was asked of the node before is lost, or seen in what it tells
+        complete = self._book(entry, lease, now)
+        if entry.state.ended:
+            self._life.out.append(Kill(entry.id, lease.node, lease.token))
+        elif not complete:
             message = f"its lease is for more than node {_named(lease.node)} has"
             self._life.end(entry, State.FAILED, EndReason.LOST, message, now)
-        elif entry.state.ended:
-            self._life.out.append(Kill(entry.id, lease.node, lease.token))
+        elif entry.seat is not None:
+            self._life.settle_where(entry.seat, entry, now)
 
     def _book(self, entry: Entry, lease: LeaseRecord, now: float) -> bool:
         """Whether all of it fits; a part that fits is booked, so that nobody else gets it."""

@@ -67,7 +67,7 @@ def _claim(entry: Entry, situation: Situation) -> Claim:
     if not entry.token:
         return Claim(entry.choices, 0)
     held = entry.amounts[situation.resource]
-    fixed = entry.resizing or situation.now < entry.since_s + HOLD_S
+    fixed = bool(entry.change) or situation.now < entry.since_s + HOLD_S
     return Claim(entry.choices, held, situation.running.left(entry, situation.now), fixed)
 
 

@@ -93,13 +93,24 @@ class Placement:
             node = self._pool.roomiest(reserve, now)
             if node is None:
                 break
-            seat.node, seat.token, seat.phase = node, self._pool.next_token(), Phase.STARTING
-            self._pool.take(seat.token, reservation(seat), now)
-            self.ages.remove(seat)
-            self._ranking.placed(seat, now)
-            placed.append((seat, Place(seat.trajectory.id, node, seat.token)))
+            placed.append((seat, self._place(seat, node, now)))
         del self.waiting[: len(placed)]
         return placed
+
+    def place_at(self, seat: Seat, node: str, now: float) -> Place | None:
+        """On this very node, before its turn. None, and nothing changed, if it does not fit."""
+        reserve = seat.trajectory.reserve
+        if not self._pool.is_up(node) or any(self._pool.free(ResourceId(kind, node), now) < n for kind, n in reserve.items()):
+            return None
+        self.remove(seat)
+        return self._place(seat, node, now)
+
+    def _place(self, seat: Seat, node: str, now: float) -> Place:
+        seat.node, seat.token, seat.phase = node, self._pool.next_token(), Phase.STARTING
+        self._pool.take(seat.token, reservation(seat), now)
+        self.ages.remove(seat)
+        self._ranking.placed(seat, now)
+        return Place(seat.trajectory.id, node, seat.token)
 
 
 def reservation(seat: Seat) -> dict[ResourceId, int]:

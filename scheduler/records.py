@@ -112,7 +112,8 @@ class Entry:
     node: str = CLUSTER
     amounts: Mapping[ResourceId, int] = field(default_factory=dict)
     """Units taken in the views under its token. Shared with decisions: replaced, never changed."""
-    resizing: bool = False
+    change: int = 0
+    """Token of the change of its amounts that is not confirmed yet; 0 if there is none."""
     since_s: float = 0.0
     """When it was granted, or its amount last changed."""
     left: float = 1.0

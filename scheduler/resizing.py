@@ -27,7 +27,7 @@ class Resizing:
     def change(self, entry: Entry, amounts: Mapping[ResourceId, int], now: float) -> Resize | None:
         """None, and nothing changed, if the action does not run, is being resized, or the amounts
         are infeasible for it, not free, or more than its task may hold."""
-        if entry.state is not State.RUNNING or entry.resizing:
+        if entry.state is not State.RUNNING or entry.change:
             return None
         wanted = {r: amounts.get(r, n) for r, n in entry.amounts.items()}
         if wanted == entry.amounts:
@@ -40,13 +40,18 @@ class Resizing:
                 return None
         grown = {r: max(n, wanted[r]) for r, n in entry.amounts.items()}
         self._book(entry, grown, now)
-        entry.resizing = True
-        return Resize(entry.id, entry.node, entry.token, wanted)
+        entry.change = self._pool.next_token()
+        return Resize(entry.id, entry.node, entry.token, wanted, entry.change)
 
-    def confirm(self, entry: Entry, amounts: Mapping[ResourceId, int], now: float) -> bool:
-        """Books what the node says. False if that cannot be true: more than there is."""
+    def confirm(
+        self, entry: Entry, amounts: Mapping[ResourceId, int], change: int, now: float
+    ) -> bool:
+        """Books what the node says. False if it answers another change than the last, or cannot be
+        true: more than there is."""
+        if not entry.change or entry.change != change:
+            return False
         held = {r: amounts.get(r, n) for r, n in entry.amounts.items()}
-        entry.resizing = False
+        entry.change = 0
         if any(n - entry.amounts[r] > self._pool.free(r, now) for r, n in held.items()):
             return False
         self._book(entry, held, now)

@@ -157,6 +157,10 @@ class QuotaView:
     def adjust(self, capacity: Capacity, now: float) -> None:
         """New limits, with what is known of the past: a new period longer than all before it
         begins to count where those ended."""
+        if not capacity.total and not capacity.parameters:
+            # Offered no more: what is held stays held, and nothing is granted.
+            self._concurrency, self._total = 0, 0
+            return
         known = max(self._windows, key=lambda window: window.period_s, default=None)
         concurrency = capacity.parameters.get("concurrency")
         windows = [_Window(r, p) for r, p in capacity.parameters.get("windows", ())]

@@ -50,6 +50,8 @@ class Rules:
     """Younger grants at the cost of an action that could run. None: not bounded."""
     chooses: bool = False
     """Amounts are chosen by predicted durations, so timeouts narrow them."""
+    limits: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Task, or "*" for any that is not named -> kind -> units that it holds at most."""
 
 
 @dataclass(slots=True)
@@ -59,7 +61,8 @@ class Lease:
     token: int
     node: str
     amounts: dict[ResourceId, int]
-    resize: Mapping[ResourceId, int] | None = None
+    change: int = 0
+    """Of the Resize that is not answered yet."""
     killed: bool = False
 
 
@@ -219,12 +222,19 @@ class Book:
                 if counter is not None and counter.capacity.view == "quota":
                     counter.closed_until = max(counter.closed_until, until)
             case ev.CancelRequested(action):
-                if (job := self.jobs.get(action)) and job.submitted and job.end is None:
-                    self._owed[action] = "it was cancelled"
+                self._cancelled(action)
+            case ev.CancelAllRequested(actions):
+                for action in actions:
+                    self._cancelled(action)
             case ev.Tick():
                 pass
             case _ if hasattr(event, "token"):
                 self._lease(event, now, ended)  # type: ignore[arg-type]
+
+    def _cancelled(self, action: str) -> None:
+        job = self.jobs.get(action)
+        if job is not None and job.submitted and job.end is None:
+            self._owed[action] = "it was cancelled"
 
     def _submitted(self, action: Action) -> None:
         job = self.jobs.get(action.id)
@@ -272,16 +282,12 @@ class Book:
                     job.end = State.FAILED if failed else State.FINISHED
                     ended.append(event.action)
             case ev.Resized(amounts=amounts):
-                self._resized(job.lease, amounts)
+                if event.change == job.lease.change != 0:
+                    lease = job.lease
+                    self._recount(lease, {r: amounts.get(r, n) for r, n in lease.amounts.items()})
+                    lease.change = 0
             case _:
                 self._free(job, "its lease is gone")
-
-    def _resized(self, lease: Lease, amounts: Mapping[ResourceId, int]) -> None:
-        if lease.resize is None:
-            return
-        held = {r: amounts.get(r, n) for r, n in lease.amounts.items()}
-        self._recount(lease, held)
-        lease.resize = None
 
     def _free(self, job: Job, why: str) -> None:
         assert job.lease is not None
@@ -332,7 +338,7 @@ class Book:
         if job.lease is None:
             job.lease, job.running = Lease(record.token, record.node, {}), job.end is None
         self._recount(job.lease, {**job.lease.amounts, **known})
-        job.lease.resize = None
+        job.lease.change = 0
         if job.end is not None and not job.retold:
             self._kills.add(name)
 
@@ -347,7 +353,6 @@ class Book:
                 self._free(job, "its node is gone")
             elif any(resource.node == node for resource in lease.amounts):
                 self._recount(lease, {r: n for r, n in lease.amounts.items() if r.node != node})
-                lease.resize = None
                 if job.end is None:
                     self._owed[name] = "units of it are gone"
         for home in self.homes.values():
@@ -383,6 +388,7 @@ class Book:
             self._check_capacity(resource, f"{grant}", now)
             counter = self.counters[resource]
             _require(now >= counter.closed_until, "closed", f"{grant}: {resource} is closed")
+            self._check_limit(job.action.task, resource.kind, f"{grant}")
 
     def _check_vector(self, job: Job, grant: Grant) -> None:
         demand = job.action.demand
@@ -436,6 +442,14 @@ class Book:
         _require(home.node is None and not home.over, "placed twice", f"{place}: {home}")
         _require(place.node in self._up, "node", f"{place}: the node is not there")
         self._fresh(place.token)
+        apart = [
+            job.action.id
+            for job in self.jobs.values()
+            if job.action.trajectory == place.trajectory
+            and job.lease is not None
+            and job.lease.node not in (CLUSTER, place.node)
+        ]
+        _require(not apart, "placed apart", f"{place}: {apart} run elsewhere")
         home.node, home.token = place.node, place.token
         self._count({ResourceId(k, place.node): n for k, n in home.trajectory.reserve.items()})
         for kind in home.trajectory.reserve:
@@ -471,7 +485,7 @@ class Book:
             raise Violation("resize", f"{resize}: it holds nothing under this token")
         lease, demand = job.lease, job.action.demand
         _require(job.running and job.end is None, "resize", f"{resize}: it does not run")
-        _require(lease.resize is None, "resize", f"{resize}: another is not confirmed")
+        _require(not lease.change, "resize", f"{resize}: another is not confirmed")
         same = resize.amounts.keys() == lease.amounts.keys()
         _require(same, "vector", f"{resize}: it holds {lease.amounts}")
         for resource, amount in resize.amounts.items():
@@ -480,9 +494,11 @@ class Book:
         grown = [r for r, n in resize.amounts.items() if n > lease.amounts[r]]
         most = {r: max(n, lease.amounts[r]) for r, n in resize.amounts.items()}
         self._recount(lease, most, now)
-        lease.resize = resize.amounts
+        self._fresh(resize.change)
+        lease.change = resize.change
         for resource in grown:
             self._check_capacity(resource, f"{resize}", now)
+            self._check_limit(job.action.task, resource.kind, f"{resize}")
 
     def _fresh(self, token: int) -> None:
         _require(token > self.last_token, "token", f"{token} is not above {self.last_token}")
@@ -505,6 +521,14 @@ class Book:
         for resource, amount in change.items():
             if resource in self.counters:
                 self.counters[resource].taken += amount
+
+    def _check_limit(self, task: str, kind: str, what: str) -> None:
+        most = self.rules.limits.get(task, {}).get(kind) or self.rules.limits.get("*", {}).get(kind)
+        if most is None:
+            return
+        leases = (job.lease for job in self.jobs.values() if job.action.task == task)
+        held = sum(n for ls in leases if ls for r, n in ls.amounts.items() if r.kind == kind)
+        _require(held <= most, "limit", f"{what}: {task} holds {held} {kind} and may {most}")
 
     def _check_capacity(self, resource: ResourceId, what: str, now: float) -> None:
         counter = self.counters.get(resource)

@@ -227,7 +227,7 @@ class Host:
             run.units, run.since_s = _units(run, resize.amounts), self._now
             run.version += 1
             self._foresee_end(run)
-        self._inbox.append(ev.Resized(resize.action, resize.token, resize.amounts))
+        self._inbox.append(ev.Resized(resize.action, resize.token, resize.amounts, resize.change))
 
     def _end(self, end: End) -> None:
         """An end without a result: refused, or taken from it by a fault."""

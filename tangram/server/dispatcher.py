@@ -384,7 +384,8 @@ class Dispatcher:
             log.warning("resizing action %s failed: %s", decision.action, error)
             amounts = run.grant.amounts
         run.record.cores = sum(n for r, n in amounts.items() if r.kind == CORES)
-        await self._pump.post(Resized(decision.action, decision.token, amounts))
+        resized = Resized(decision.action, decision.token, amounts, decision.change)
+        await self._pump.post(resized)
 
     def _end(self, end: End, now: float) -> None:
         record = self._book.get(end.action)

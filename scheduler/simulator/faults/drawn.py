@@ -60,6 +60,8 @@ FAULTS_END_S = 60.0
 
 POLICIES = ("fcfs", "fixed:2", "backfill:2", "unlimited:2", "arl-tangram", "elastic")
 
+ORDERS = ("first-come", "first-come", "priority:ageing=20", "fair-share", "group:ageing=20")
+
 TASKS = ("red", "blue")
 
 
@@ -102,6 +104,9 @@ class World:
     """All of it. `offers` maps each node, and CLUSTER, to its capacities."""
 
     policy: str
+    order: str
+    limits: Mapping[str, Mapping[str, int]]
+    """Of tasks, by kind of unit; usually none."""
     odds: Odds
     offers: dict[str, tuple[Capacity, ...]]
     walks: list[Walk]
@@ -112,7 +117,17 @@ def draw(random: Random, views: Collection[str], most_walks: int, policy: str | 
     offers = _offers(random, views)
     odds = _odds(random)
     walks = _walks(random, offers, random.randint(1, most_walks))
-    return World(policy or random.choice(POLICIES), odds, offers, walks)
+    drawn, order, limits = random.choice(POLICIES), random.choice(ORDERS), _limits(random)
+    return World(policy or drawn, order, limits, odds, offers, walks)
+
+
+def _limits(random: Random) -> dict[str, dict[str, int]]:
+    if random.random() < 0.7:
+        return {}
+    limits = {"*": {CORES: random.randint(2, 8)}}
+    if random.random() < 0.5:
+        limits["red"] = {GPUS: random.randint(1, 8), QUOTA_PREFIX + "search": random.randint(1, 3)}
+    return limits
 
 
 def _odds(random: Random) -> Odds:

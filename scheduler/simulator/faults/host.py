@@ -352,7 +352,7 @@ class HostileHost:
         if not lease.over and not self.chance("resize_refused"):
             site.resize(lease, resize.amounts)
         name = resize.action
-        self.send(name, ev.Resized(name, resize.token, dict(lease.amounts)), site)
+        self.send(name, ev.Resized(name, resize.token, dict(lease.amounts), resize.change), site)
 
     # Nodes
 

@@ -164,9 +164,8 @@ def _cancel(host: HostileHost) -> None:
 
 def _cancel_group(host: HostileHost) -> None:
     group = _one(host, sorted({progress.walk.group for progress in host.walks}))
-    for name, job in list(host.book.jobs.items()):
-        if job.action.group == group and job.end is None:
-            host.tell(ev.CancelRequested(name, "its group is done"))
+    names = [n for n, j in host.book.jobs.items() if j.action.group == group and j.end is None]
+    host.tell(ev.CancelAllRequested((*names, "nobody"), "its group is done"))
     for progress in host.walks:
         if progress.walk.group == group and host.random.random() < 0.5 and host.knows(progress.walk):
             host.close(progress)

@@ -10,6 +10,7 @@ from typing import Any
 from ...core import Scheduler
 from ...decisions import Decision
 from ...events import Event
+from ...order import DEFAULT as FIRST_COME
 from ...pool import ViewFactory
 from ..checkers import Rules, Violation
 from .drawn import FAULTS_END_S, World, draw
@@ -22,6 +23,9 @@ WALKS_MAX = 10
 CALM_S = 2_000.0
 """Once faults have stopped, everything ends within this: far more than all actions of a run need
 one after the other, at their least amounts."""
+
+_RIGID = ("fcfs", "fixed", "unlimited")
+"""Policies that choose no amounts and let nobody pass."""
 
 Make = Callable[..., Scheduler]
 """As `Scheduler` itself; in tests of the checkers a broken one."""
@@ -92,14 +96,15 @@ def _host(
 ) -> HostileHost:
     name = world.policy.partition(":")[0]
     rules = Rules(
-        in_order=name in ("fcfs", "unlimited"),
+        in_order=name in _RIGID and world.order == FIRST_COME and not world.limits,
         overtaken_max=None if name == "backfill" else overtaken_max,
-        chooses=name in ("arl-tangram", "elastic"),
+        chooses=name not in (*_RIGID, "backfill"),
+        limits=world.limits,
     )
 
     def anew(last_token: int) -> Scheduler:
-        options: dict[str, Any] = {"policy": world.policy, "last_token": last_token}
-        return make(views, **options)
+        options: dict[str, Any] = {"policy": world.policy, "order": world.order}
+        return make(views, **options, limits=world.limits, last_token=last_token)
 
     return HostileHost(world, rules, anew, Random(~seed))
 
