@@ -245,10 +245,12 @@ class Scheduler:
                 self._life.lose(entry, message, now)
 
     def _learn(self, entry: Entry, run_s: float | None) -> None:
-        """What it ran teaches about others like it, unless its amount changed on the way."""
+        """What it ran teaches about others like it, unless its amount changed on the way or is not
+        booked here."""
         key = entry.key_resource()
-        if run_s is not None and entry.left == 1.0:
-            self.profiler.observe(entry.action, entry.amounts[key] if key else 1, run_s)
+        units = entry.amounts.get(key) if key is not None else 1
+        if run_s is not None and units is not None and entry.left == 1.0:
+            self.profiler.observe(entry.action, units, run_s)
 
     def _holder(self, action_id: str, token: int) -> Entry | None:
         """The action that holds a lease under this very token; anything else is a late event."""

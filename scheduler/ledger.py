@@ -56,11 +56,12 @@ class Ledger:
 
     def adopt(self, entry: Entry, resource: ResourceId, amount: int, now: float) -> bool:
         """A node says that it holds this since some time ago. False if there is not so much."""
-        held = entry.amounts.get(resource, 0)
-        if amount - held > self._pool.free(resource, now):
-            return False
         if resource in entry.amounts:
+            if not self._pool.could_resize(entry.token, {resource: amount}, now):
+                return False
             self._pool.resize(entry.token, {resource: amount}, now)
+        elif amount > self._pool.free(resource, now):
+            return False
         else:
             self._pool.take(entry.token, {resource: amount}, now)
         self._note(entry, {**entry.amounts, resource: amount})

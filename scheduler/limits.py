@@ -146,7 +146,14 @@ class TaskLimits:
         resource = next((r for r, a in allowances.items() if a.need(entry) > a.room), None)
         resource = resource or next(iter(allowances))
         self._hold_back(entry, resource, allowances[resource])
+        for other in allowances:
+            self._settle(entry.action.task, other.kind)
         return resource
+
+    def moved(self, entry: Entry) -> None:
+        """It has another place in its line: who is the first now may fit."""
+        if entry.limited_at is not None:
+            self._settle(entry.action.task, entry.limited_at.kind)
 
     def leave(self, entry: Entry) -> None:
         """Out of the line: it ended, or may be let in."""

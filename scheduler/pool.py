@@ -123,6 +123,9 @@ class Pool:
             self._totals[kind] = sum(v.total for r, v in self.views.items() if r.kind == kind)
         return max(1, self._totals[kind])
 
+    def could_resize(self, token: int, amounts: Mapping[ResourceId, int], now: float) -> bool:
+        return all(self.views[r].could_resize(token, amount, now) for r, amount in amounts.items())
+
     def resize(self, token: int, amounts: Mapping[ResourceId, int], now: float) -> None:
         for resource, amount in amounts.items():
             self.views[resource].resize(token, amount, now)

@@ -39,6 +39,8 @@ class Resizing:
             if not entry.allows(resource, amount) or growth > max(0, min(free, allowed)):
                 return None
         grown = {r: max(n, wanted[r]) for r, n in entry.amounts.items()}
+        if not all(self._pool.could_resize(entry.token, to, now) for to in (grown, wanted)):
+            return None
         self._book(entry, grown, now)
         entry.change = self._pool.next_token()
         return Resize(entry.id, entry.node, entry.token, wanted, entry.change)
@@ -52,7 +54,7 @@ class Resizing:
             return False
         held = {r: amounts.get(r, n) for r, n in entry.amounts.items()}
         entry.change = 0
-        if any(n - entry.amounts[r] > self._pool.free(r, now) for r, n in held.items()):
+        if not self._pool.could_resize(entry.token, held, now):
             return False
         self._book(entry, held, now)
         for resource in held:

@@ -42,6 +42,10 @@ class ResourceView(Protocol):
         the token is known."""
         ...
 
+    def could_resize(self, token: int, amount: int, now: float) -> bool:
+        """Whether `resize` would do it."""
+        ...
+
     def resize(self, token: int, amount: int, now: float) -> None:
         """Change what a token holds. Raises ValueError if it does not fit or is unknown."""
         ...
@@ -96,6 +100,9 @@ class LinearView:
             raise ValueError(f"{amount} {self._kind} asked for, {self.free(now)} free")
         self._held[token] = amount
         self._taken += amount
+
+    def could_resize(self, token: int, amount: int, now: float) -> bool:
+        return token in self._held and amount - self._held[token] <= self.free(now)
 
     def resize(self, token: int, amount: int, now: float) -> None:
         if token not in self._held:

@@ -191,6 +191,7 @@ class Waiting:
         self.set_rank(entry)
         for line in lines:
             line.add(entry)
+        self.limits.moved(entry)
         if queue is not None and lines[-1].items[0] is not lines[-1].head:
             self._touched[queue.resource] = None
 

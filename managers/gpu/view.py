@@ -55,6 +55,12 @@ class ChunksView:
             raise ValueError(f"token {token} already holds {self._held[token].chunk}")
         self._held[token] = self._pool.take(amount, tag)
 
+    def could_resize(self, token: int, amount: int, now: float) -> bool:
+        """Only if the same chunk serves it."""
+        if token not in self._held or not 0 < amount <= self.largest():
+            return False
+        return self.operator(now).occupied(amount) == self._held[token].chunk.size
+
     def resize(self, token: int, amount: int, now: float) -> None:
         """Only to an amount that the same chunk serves: a service cannot move while it runs."""
         holding = self.held(token)

@@ -120,6 +120,10 @@ class QuotaView:
         self._admit(amount, now)
         self._held[token] = amount
 
+    def could_resize(self, token: int, amount: int, now: float) -> bool:
+        more = amount - self._held.get(token, 0)
+        return token in self._held and (more <= 0 or more <= self.free(now))
+
     def resize(self, token: int, amount: int, now: float) -> None:
         if token not in self._held:
             raise ValueError(f"token {token} holds nothing of {self._name}")

@@ -111,6 +111,13 @@ class Counter:
             return 1 << (amount - 1).bit_length()
         return amount
 
+    def largest(self) -> int:
+        """The most that one grant could ever get."""
+        parameters = self.capacity.parameters
+        limits = [rate for rate, _ in parameters.get("windows", ())]
+        limits.append(parameters.get("concurrency") or self.capacity.total)
+        return min(*limits, parameters.get("per_node", self.capacity.total))
+
     def excess(self, now: float) -> str:
         """Which limit is passed; "" if none is."""
         windows: Iterable[tuple[int, float]] = self.capacity.parameters.get("windows", ())
@@ -405,11 +412,11 @@ class Book:
         key = ResourceId(demand.key, grant.node if demand.key in demand.per_node else CLUSTER)
         if not profile.scales or not bounds[key].elastic:
             return
-        total = self.counters[key].capacity.total
-        shape = self.counters[key].capacity.parameters
-        total = shape.get("per_node", total)
+        largest = self.counters[key].largest()
+        if (allowed := self._limit(job.action.task, key.kind)) is not None:
+            largest = min(largest, allowed)
         took_s = profile.run_s(grant.amounts[key]) or 0.0
-        better = [m for m in bounds[key] if m <= total and (profile.run_s(m) or 0.0) <= timeout_s]
+        better = [m for m in bounds[key] if m <= largest and (profile.run_s(m) or 0.0) <= timeout_s]
         late = took_s > timeout_s + SLACK_S and bool(better)
         _require(not late, "timeout", f"{grant}: would take {took_s} s of {timeout_s}")
 
@@ -522,9 +529,12 @@ class Book:
             if resource in self.counters:
                 self.counters[resource].taken += amount
 
+    def _limit(self, task: str, kind: str) -> int | None:
+        limits = self.rules.limits
+        return limits.get(task, {}).get(kind) or limits.get("*", {}).get(kind)
+
     def _check_limit(self, task: str, kind: str, what: str) -> None:
-        most = self.rules.limits.get(task, {}).get(kind) or self.rules.limits.get("*", {}).get(kind)
-        if most is None:
+        if (most := self._limit(task, kind)) is None:
             return
         leases = (job.lease for job in self.jobs.values() if job.action.task == task)
         held = sum(n for ls in leases if ls for r, n in ls.amounts.items() if r.kind == kind)

@@ -131,7 +131,7 @@ def _sandbox_dies(host: HostileHost) -> None:
     site, name, token = host.sites[home.node], home.trajectory.id, home.token
     site.sandboxes.pop(name, None)
     for lease in list(site.leases.values()):
-        if lease.action.trajectory == name:
+        if lease.action.trajectory == name and not lease.over:
             del site.leases[lease.token]
     host.send(name, ev.SandboxLost(name, token, EndReason.LOST, "it died"), site)
     host.send(name, ev.TrajectoryReleased(name, token), site)
