@@ -147,7 +147,10 @@ def _offers(random: Random, views: Collection[str]) -> dict[str, tuple[Capacity,
         )
     shared = [Capacity(ResourceId(QUOTA_PREFIX + "search"), random.randint(1, 4))]
     if QUOTA_VIEW in views:
-        limits = {"concurrency": random.choice((2, 4, None)), "windows": ((random.randint(4, 6), 3.0),)}
+        limits = {
+            "concurrency": random.choice((2, 4, None)),
+            "windows": ((random.randint(4, 6), 3.0),),
+        }
         shared.append(Capacity(ResourceId(QUOTA_PREFIX + "judge"), 4, QUOTA_VIEW, limits))
     if GPU_VIEW in views:
         shape = {"nodes": random.randint(1, 2), "per_node": random.choice((1, 4, 8))}

@@ -167,7 +167,11 @@ def _cancel_group(host: HostileHost) -> None:
     names = [n for n, j in host.book.jobs.items() if j.action.group == group and j.end is None]
     host.tell(ev.CancelAllRequested((*names, "nobody"), "its group is done"))
     for progress in host.walks:
-        if progress.walk.group == group and host.random.random() < 0.5 and host.knows(progress.walk):
+        if (
+            progress.walk.group == group
+            and host.random.random() < 0.5
+            and host.knows(progress.walk)
+        ):
             host.close(progress)
 
 
