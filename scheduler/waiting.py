@@ -170,6 +170,7 @@ class Waiting:
     def _hold_back(self, entry: Entry, now: float) -> None:
         """Others of its task have what the limit allows: it waits outside the queues."""
         self._take_out(entry)
+        self._ledger.leave(entry, now)
         self._waits.set(entry, WaitReason.TASK_LIMIT, self.limits.hold_back(entry), now)
 
     def hold_back_excess(self, task: str, kind: str, now: float) -> None:

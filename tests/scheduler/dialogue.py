@@ -20,6 +20,8 @@ from tangram.scheduler import (
     LinearView,
     NodeUp,
     Place,
+    Resize,
+    Resized,
     ResourceId,
     SandboxReady,
     Scheduler,
@@ -77,6 +79,8 @@ class Dialogue:
         self.said: list[tuple[float, Event, list[Decision]]] = []
         self.tokens: dict[str, int] = {}
         """Of the last Grant or Place of each id."""
+        self.changes: dict[str, int] = {}
+        """Of the last Resize of each action."""
         self._epochs: dict[str, int] = {}
 
     def tell(self, *events: Event, at: float | None = None) -> list[Decision]:
@@ -93,6 +97,8 @@ class Dialogue:
                 self.tokens[decision.action] = decision.token
             if isinstance(decision, Place):
                 self.tokens[decision.trajectory] = decision.token
+            if isinstance(decision, Resize):
+                self.changes[decision.action] = decision.change
         return decisions
 
     def join(
@@ -166,6 +172,10 @@ class Dialogue:
                 Started(name, token), ActionEnded(name, token), LeaseReleased(name, token)
             )
         return decisions
+
+    def resized(self, name: str, cores: int) -> list[Decision]:
+        """The answer to the last Resize of an action."""
+        return self.tell(Resized(name, self.tokens[name], {CORES: cores}, self.changes[name]))
 
     def reason(self, name: str) -> WaitReason | None:
         return self.scheduler.explain(name, self.now).reason

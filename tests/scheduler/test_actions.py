@@ -124,7 +124,7 @@ def test_a_lease_released_without_an_end_fails_its_action(node: Dialogue) -> Non
         ActionEnded("a", 99),
         LeaseReleased("a", 99),
         LeaseLost("a", 99, ""),
-        Resized("a", 99, {CORES: 2}),
+        Resized("a", 99, {CORES: 2}, 1),
         CancelRequested("unknown"),
         LeaseReleased("unknown", 2),
         ResizeRequested("unknown", {CORES: 2}),
@@ -218,11 +218,13 @@ def test_a_growing_resize_is_taken_now_and_a_shrinking_one_when_it_is_confirmed(
     node.exec("a", "t", Amounts.between(1, 3))
     node.start("a")
     token = node.tokens["a"]
-    assert node.tell(ResizeRequested("a", {CORES: 3})) == [Resize("a", "node0", token, {CORES: 3})]
+    resize = only(node.tell(ResizeRequested("a", {CORES: 3})), Resize)
+    assert resize == Resize("a", "node0", token, {CORES: 3}, change=token + 1)
     assert node.free() == 1
-    node.tell(Resized("a", token, {CORES: 3}), ResizeRequested("a", {CORES: 2}))
+    node.resized("a", 3)
+    node.tell(ResizeRequested("a", {CORES: 2}))
     assert node.free() == 1
-    node.tell(Resized("a", token, {CORES: 2}))
+    node.resized("a", 2)
     assert node.free() == 2
 
 
@@ -232,7 +234,7 @@ def test_a_resize_that_did_not_happen_books_what_the_node_says(node: Dialogue) -
     node.start("a")
     node.tell(ResizeRequested("a", {CORES: 4}))
     node.exec("b", "u")
-    assert granted(node.tell(Resized("a", node.tokens["a"], {CORES: 1}))) == ["b"]
+    assert granted(node.resized("a", 1)) == ["b"]
 
 
 @pytest.mark.parametrize("cores", [3, 5], ids=["not in the set", "more than there is"])

@@ -13,7 +13,6 @@ from tangram.scheduler import (
     Grant,
     Profile,
     Resize,
-    Resized,
     ResizeRequested,
     Scheduler,
     WaitReason,
@@ -157,12 +156,11 @@ def test_a_running_action_grows_no_further_than_its_task_may() -> None:
     talk.exec("a1", "t1", 1, task="a")
     talk.start("a0")
     assert talk.tell(ResizeRequested("a0", {CORES: 3})) == []
-    assert talk.tell(ResizeRequested("a0", {CORES: 2})) == [
-        Resize("a0", "node0", talk.tokens["a0"], {CORES: 2})
-    ]
+    resize = only(talk.tell(ResizeRequested("a0", {CORES: 2})), Resize)
+    assert (resize.token, resize.amounts) == (talk.tokens["a0"], {CORES: 2})
     talk.exec("a2", "t2", 1, task="a")
     assert talk.reason("a2") is WaitReason.TASK_LIMIT
-    assert granted(talk.tell(Resized("a0", talk.tokens["a0"], {CORES: 1}))) == ["a2"]
+    assert granted(talk.resized("a0", 1)) == ["a2"]
 
 
 def test_what_a_limit_keeps_says_so() -> None:

@@ -122,6 +122,8 @@ class Job:
     """What it holds, or may hold while it is being resized."""
     resizes: tuple[Mapping[ResourceId, int], ...] = ()
     """While it is being resized: what it may come to, as before or as asked for."""
+    change: int = 0
+    """Token of the last change of its amounts."""
     held: bool = False
     killed: bool = False
     ends: list[str] = field(default_factory=list)
@@ -168,8 +170,10 @@ class Host(RuleBasedStateMachine):
                 self.granted(decision)
             case End(action):
                 self.end(self.jobs[action], str(decision.state))
-            case Resize(action, _, token, amounts):
+            case Resize(action, _, token, amounts, change):
                 job = self.jobs[action]
+                self.fresh_token(change)
+                job.change = change
                 assert job.grant is not None and job.grant.token == token and job.held
                 job.resizes = (job.amounts, amounts)
                 job.amounts = {r: max(n, job.amounts[r]) for r, n in amounts.items()}
@@ -299,7 +303,7 @@ class Host(RuleBasedStateMachine):
         """Up, or up again without having been down: what is not kept is gone."""
         kept_trajectories = {job.action.trajectory for job in keep}
         leases = tuple(
-            LeaseRecord(job.action, job.grant.token, node, job.amounts)
+            LeaseRecord(job.action, job.grant.token, job.grant.node, job.amounts)
             for job in keep
             if job.grant is not None
         )
@@ -310,16 +314,21 @@ class Host(RuleBasedStateMachine):
         self.tell(NodeUp(node, self.epochs[node], offered, leases))
 
     def drop(self, node: str, keep: list[Job], kept_trajectories: set[str | None]) -> None:
+        """What runs elsewhere loses what it has here, and holds the rest until it is released."""
         for job in self.holding():
-            on_node = job.grant is not None and any(r.node == node for r in job.grant.amounts)
-            if on_node and job not in keep:
+            if job.grant is None or not any(r.node == node for r in job.amounts):
+                continue
+            job.resizes = ()
+            if job not in keep and job.grant.node == node:
                 job.held = False
+            elif job not in keep:
+                job.amounts = {r: n for r, n in job.amounts.items() if r.node != node}
         for name, sandbox in self.sandboxes.items():
             if node != CLUSTER and sandbox.node == node and name not in kept_trajectories:
                 sandbox.token, sandbox.ready = 0, False
                 sandbox.closed = True
                 for job in self.jobs.values():
-                    if job.action.trajectory == name:
+                    if job.action.trajectory == name and job.grant and job.grant.node == node:
                         job.held = False
 
     @rule(data=st.data(), node=st.sampled_from((*NODES, CLUSTER)))
@@ -327,7 +336,7 @@ class Host(RuleBasedStateMachine):
         on_node = [
             job
             for job in self.holding()
-            if job.grant and any(r.node == node for r in job.grant.amounts)
+            if any(r.node == node for r in job.amounts)
         ]
         keep = [job for job in on_node if data.draw(st.booleans())]
         self.join(node, keep)
@@ -460,7 +469,7 @@ class Host(RuleBasedStateMachine):
         job = data.draw(st.sampled_from([job for job in self.holding() if job.resizes]))
         assert job.grant is not None
         job.amounts, job.resizes = data.draw(st.sampled_from(job.resizes)), ()
-        self.tell(Resized(job.action.id, job.grant.token, job.amounts))
+        self.tell(Resized(job.action.id, job.grant.token, job.amounts, job.change))
 
     @rule(seconds=st.floats(0, 10))
     def the_quota_is_closed(self, seconds: float) -> None:

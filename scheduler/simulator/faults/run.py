@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from random import Random
-from typing import Any
 
 from ...core import Scheduler
 from ...decisions import Decision
@@ -27,9 +26,6 @@ one after the other, at their least amounts."""
 _RIGID = ("fcfs", "fixed", "unlimited")
 """Policies that choose no amounts and let nobody pass."""
 
-Make = Callable[..., Scheduler]
-"""As `Scheduler` itself; in tests of the checkers a broken one."""
-
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -41,6 +37,8 @@ class Verdict:
     """Which of the drawn trajectories took part."""
     steps: int
     restarts: int
+    faults: frozenset[str]
+    """Those that happened."""
     violation: Exception | None
     story: str
     """The last events and decisions, one a line."""
@@ -53,23 +51,34 @@ def run_seed(
     policy: str | None = None,
     walks: Collection[int] | None = None,
     overtaken_max: int | None = None,
-    make: Make = Scheduler,
+    inside: bool = True,
 ) -> Verdict:
     """`views` as for `Scheduler`: with "quota" and "chunks" there are quotas with periods and GPUs.
     `policy` in place of the one that the seed draws, `walks` to take only some of the drawn
-    trajectories; `overtaken_max` bounds overtaking. Nothing is raised: see `Verdict.violation`."""
+    trajectories; `overtaken_max` bounds overtaking; without `inside` the scheduler's own invariants
+    are not looked at. Nothing is raised: see `Verdict.violation`."""
     views = views or {}
     world = draw(Random(seed), views, WALKS_MAX, policy)
     taking_part = tuple(range(len(world.walks)) if walks is None else walks)
     world.walks = [world.walks[index] for index in taking_part]
-    host = _host(seed, world, views, overtaken_max, make)
+    host = _host(seed, world, views, overtaken_max)
+    host.inside = inside
     violation: Exception | None = None
     try:
         _live(host)
     except Exception as error:  # whatever the scheduler raises is a broken promise
         violation = error
     story = "\n".join(_told(*told) for told in host.story)
-    return Verdict(seed, world.policy, taking_part, host.steps, host.restarts, violation, story)
+    return Verdict(
+        seed,
+        world.policy,
+        taking_part,
+        host.steps,
+        host.restarts,
+        frozenset(host.faults),
+        violation,
+        story,
+    )
 
 
 def shrink(verdict: Verdict, run: Callable[[int, Collection[int]], Verdict]) -> Verdict:
@@ -92,7 +101,6 @@ def _host(
     world: World,
     views: Mapping[str, ViewFactory],
     overtaken_max: int | None,
-    make: Make,
 ) -> HostileHost:
     name = world.policy.partition(":")[0]
     rules = Rules(
@@ -103,8 +111,9 @@ def _host(
     )
 
     def anew(last_token: int) -> Scheduler:
-        options: dict[str, Any] = {"policy": world.policy, "order": world.order}
-        return make(views, **options, limits=world.limits, last_token=last_token)
+        return Scheduler(
+            views, world.policy, world.order, limits=world.limits, last_token=last_token
+        )
 
     return HostileHost(world, rules, anew, Random(~seed))
 
