@@ -4,12 +4,13 @@ A node's GPUs form a tree of cells of 1, 2, 4, 8 ... (HiveD, OSDI 2020, as in AR
 2603.13019, section 5.3): a chunk is a power of two long and starts at a multiple of its length. A
 grant is one chunk. Which chunk of the right size is taken is free, and residency decides that:
 where the service is still loaded nothing has to be restored, else those go that were used longest
-ago. Nothing here knows what a service is or how long a restore takes.
+ago, as many as have to for its room. Nothing here knows what a service is or how long a restore
+takes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -64,27 +65,41 @@ class Holding:
 @dataclass(slots=True)
 class _Resident:
     replica: Replica
+    room: float  # of each of its GPUs
     used: int  # the pool's count of uses when it was last taken or given back
 
 
+ROUNDING = 1e-9
+"""Shares of a GPU are fractions: ten of a tenth fit."""
+
 _Key: TypeAlias = tuple[bool, int, int, int]
+
+RoomOf: TypeAlias = Callable[[str, int], float]
+"""(service, GPUs of its chunk) -> share of each GPU that it takes while it is resident, 0 to 1."""
+
+
+def all_of_it(service: str, size: int) -> float:
+    """Where nothing is known of a service's memory, no other stays beside it."""
+    return 1.0
 
 
 class ChunkPool:
     """Chunks of `nodes` nodes with `per_node` GPUs each; `per_node` is a power of two.
 
-    A service is resident on the chunk on which it last ran, until another grant takes any GPU of
-    it: one resident per GPU, and on another chunk or a larger one it is not resident.
+    A service is resident on each chunk on which it ran, until another one needs the room on any
+    GPU of it; on another chunk or a larger one it is not resident.
     """
 
-    def __init__(self, nodes: int, per_node: int) -> None:
+    def __init__(self, nodes: int, per_node: int, room_of: RoomOf = all_of_it) -> None:
         if per_node < 1 or per_node & (per_node - 1):
             raise ValueError(f"GPUs per node are a power of two, not {per_node}")
         self.per_node = per_node
         self.nodes = 0
-        self._held: set[Chunk] = set()
+        self._held: dict[Chunk, str] = {}
+        """With the service that runs there."""
         self._free: list[set[Chunk]] = [set() for _ in range(level_of(per_node) + 1)]
-        self._on_gpu: dict[tuple[int, int], _Resident] = {}
+        self._room_of = room_of
+        self._on_gpu: dict[tuple[int, int], list[_Resident]] = {}
         self._uses = 0
         self.set_nodes(nodes)
 
@@ -128,7 +143,7 @@ class ChunkPool:
             half = next(part for part in whole.parts(whole.size // 2) if chunk.start in part.gpus)
             self._add(half.buddy)
             whole = half
-        self._held.add(chunk)
+        self._held[chunk] = service
         restore = bool(service) and not self._resident_on(chunk, service)
         return Holding(chunk, service, restore, self._load(Replica(chunk, service)))
 
@@ -136,10 +151,11 @@ class ChunkPool:
         """Back to the free ones, merged with its buddies. Raises ValueError if it is not held."""
         if chunk not in self._held:
             raise ValueError(f"{chunk} is not held")
-        self._held.remove(chunk)
         self._uses += 1
         for resident in self._residents(chunk):
-            resident.used = self._uses
+            if resident.replica == (chunk, self._held[chunk]):
+                resident.used = self._uses
+        del self._held[chunk]
         if chunk.node >= self.nodes:
             return
         while chunk.size < self.per_node and chunk.buddy in self._free[level_of(chunk.size)]:
@@ -159,7 +175,7 @@ class ChunkPool:
 
     def resident(self) -> list[Replica]:
         """In the order of nodes and GPUs."""
-        return sorted({resident.replica for resident in self._on_gpu.values()})
+        return sorted({resident.replica for there in self._on_gpu.values() for resident in there})
 
     # Which chunk
 
@@ -177,35 +193,57 @@ class ChunkPool:
         return min(parts, key=lambda pair: self._key(pair[1], service))
 
     def _key(self, chunk: Chunk, service: str) -> _Key:
-        """Where the service is resident first, then whose residents were used longest ago (nobody's
-        first of all), then by place, so that equal histories choose alike."""
+        """Where the service is resident first, then where those who had to go were used longest ago
+        (nobody first of all), then by place, so that equal histories choose alike."""
         if service and self._resident_on(chunk, service):
             return False, 0, chunk.node, chunk.start
-        used = max((resident.used for resident in self._residents(chunk)), default=0)
+        used = max((resident.used for resident in self._in_the_way(chunk, service)), default=0)
         return True, used, chunk.node, chunk.start
 
     # Residency
 
     def _residents(self, chunk: Chunk) -> list[_Resident]:
-        """Those with a GPU in the chunk; once for each such GPU."""
+        """Those with a GPU in the chunk, each once, in the order of GPUs."""
         keys = ((chunk.node, gpu) for gpu in chunk.gpus)
-        return [self._on_gpu[key] for key in keys if key in self._on_gpu]
+        found = (resident for key in keys for resident in self._on_gpu.get(key, ()))
+        return list({resident.replica: resident for resident in found}.values())
 
     def _resident_on(self, chunk: Chunk, service: str) -> bool:
-        resident = self._on_gpu.get((chunk.node, chunk.start))
-        return resident is not None and resident.replica == (chunk, service)
+        there = self._on_gpu.get((chunk.node, chunk.start), ())
+        return any(resident.replica == (chunk, service) for resident in there)
+
+    def _in_the_way(self, chunk: Chunk, service: str) -> list[_Resident]:
+        """Who has to go so that the service fits on every GPU of the chunk: on each those used
+        longest ago. What has no name may need all of it."""
+        wanted = self._room_of(service, chunk.size) if service else 1.0
+        going: dict[Replica, _Resident] = {}
+        for gpu in chunk.gpus:
+            there = self._on_gpu.get((chunk.node, gpu), [])
+            staying = [resident for resident in there if resident.replica not in going]
+            staying.sort(key=lambda resident: -resident.used)
+            while staying and wanted + sum(r.room for r in staying) > 1 + ROUNDING:
+                resident = staying.pop()
+                going[resident.replica] = resident
+        return list(going.values())
 
     def _load(self, replica: Replica) -> tuple[Replica, ...]:
-        """It is resident from now on (unless its service is ""); those that had to go for it."""
+        """It is resident and in use from now on (unless its service is ""); those that had to go
+        for it."""
         self._uses += 1
-        before = {resident.replica for resident in self._residents(replica.chunk)}
-        for chunk, _ in before:
+        chunk, service = replica
+        if service and self._resident_on(chunk, service):
+            resident = next(r for r in self._residents(chunk) if r.replica == replica)
+            resident.used = self._uses
+            return ()
+        going = self._in_the_way(chunk, service)
+        for resident in going:
+            for gpu in resident.replica.chunk.gpus:
+                self._on_gpu[resident.replica.chunk.node, gpu].remove(resident)
+        if service:
+            loaded = _Resident(replica, self._room_of(service, chunk.size), self._uses)
             for gpu in chunk.gpus:
-                del self._on_gpu[chunk.node, gpu]
-        if replica.service:
-            loaded = _Resident(replica, self._uses)
-            self._on_gpu.update({(replica.chunk.node, gpu): loaded for gpu in replica.chunk.gpus})
-        return tuple(sorted(before - {replica}))
+                self._on_gpu.setdefault((chunk.node, gpu), []).append(loaded)
+        return tuple(sorted(resident.replica for resident in going))
 
     # The free chunks
 

@@ -6,6 +6,9 @@ view's answer (`held`), not the scheduler's decision. Handed over under the name
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TypeAlias
+
 from ...scheduler.model import Capacity, WaitReason
 from ...scheduler.operators import ChunkCounts
 from .chunks import ChunkPool, Holding
@@ -13,7 +16,9 @@ from .chunks import ChunkPool, Holding
 CHUNKS_VIEW = "chunks"
 """`Capacity.view` of GPUs. Its parameters are `{"nodes": n, "per_node": a power of two}`, and the
 total is their product. Beside these `"restore_s": {service: {GPUs: seconds}}` may say how long it
-takes to bring a service back to so many GPUs; one that is not named takes no time."""
+takes to bring a service back to so many GPUs; one that is not named takes no time. `"room":
+{service: {GPUs: share}}` is the share of each of so many GPUs that a service takes while it stays
+there, 0 to 1; one that is not named takes all."""
 
 NODES_MAX = 4096
 """Nodes with GPUs of one pool: eight times the largest that is reported for reward services."""
@@ -25,6 +30,9 @@ RESTORE_S_MAX = 86_400.0
 """A service that takes longer than a day to be restored is a mistake."""
 
 
+Table: TypeAlias = dict[str, dict[int, float]]
+
+
 class ChunksView:
     """The free and held GPUs. Every grant is one aligned chunk, so it is rounded up to a power of
     two: `taken` counts what is kept from others, not what was asked for."""
@@ -32,8 +40,9 @@ class ChunksView:
     def __init__(self, capacity: Capacity) -> None:
         self._name = str(capacity.resource)
         nodes, per_node = self._shape(capacity, per_node=0)
-        self._pool = ChunkPool(nodes, per_node)
-        self._restores_s = self._restores(capacity)
+        self._restores_s = self._table(capacity, "restore_s", RESTORE_S_MAX)
+        self._rooms = self._table(capacity, "room", 1.0)
+        self._pool = ChunkPool(nodes, per_node, self._room)
         self._held: dict[int, Holding] = {}
 
     @property
@@ -89,7 +98,9 @@ class ChunksView:
         """More nodes or fewer, the last of them; never other nodes."""
         nodes, _ = self._shape(capacity, self._pool.per_node)
         if "restore_s" in capacity.parameters:
-            self._restores_s = self._restores(capacity)
+            self._restores_s = self._table(capacity, "restore_s", RESTORE_S_MAX)
+        if "room" in capacity.parameters:
+            self._rooms = self._table(capacity, "room", 1.0)
         self._pool.set_nodes(nodes)
 
     def held(self, token: int) -> Holding:
@@ -117,26 +128,23 @@ class ChunksView:
         return self.restore_s(holding.service, holding.chunk.size)
 
     def restore_s(self, tag: str, amount: int) -> float:
-        """That of the most GPUs, up to the size of the chunk, for which a time is known."""
-        known = self._restores_s.get(tag)
-        if not known:
-            return 0.0
-        size = self.operator(0.0).occupied(amount)
-        return known[max((n for n in known if n <= size), default=min(known))]
+        return _of_chunk(self._restores_s.get(tag), self.operator(0.0).occupied(amount), 0.0)
 
-    def _restores(self, capacity: Capacity) -> dict[str, dict[int, float]]:
-        restores = {
-            service: dict(times_s)
-            for service, times_s in capacity.parameters.get("restore_s", {}).items()
-        }
-        for service, times_s in restores.items():
-            for amount, time_s in times_s.items():
-                if amount < 1 or not 0 <= time_s <= RESTORE_S_MAX:
+    def _room(self, service: str, size: int) -> float:
+        return _of_chunk(self._rooms.get(service), size, 1.0)
+
+    def _table(self, capacity: Capacity, name: str, most: float) -> Table:
+        """Service -> GPUs -> a figure from 0 to `most`. Raises ValueError for another."""
+        given = capacity.parameters.get(name, {})
+        table = {service: dict(figures) for service, figures in given.items()}
+        for service, figures in table.items():
+            for amount, figure in figures.items():
+                if amount < 1 or not 0 <= figure <= most:
                     raise ValueError(
-                        f"{self._name}: {service} is restored to at least 1 GPU in 0 to "
-                        f"{RESTORE_S_MAX:g} s, not to {amount} in {time_s} s"
+                        f"{self._name}: {name} of {service} is 0 to {most:g} for at least 1 GPU, "
+                        f"not {figure} for {amount}"
                     )
-        return restores
+        return table
 
     def _shape(self, capacity: Capacity, per_node: int) -> tuple[int, int]:
         """Nodes and GPUs per node. A total of 0 needs no parameters: all nodes are gone."""
@@ -157,3 +165,10 @@ class ChunksView:
                 f"{self._name} offers {capacity.total} GPUs, but {nodes} nodes with {wanted} each"
             )
         return nodes, wanted
+
+
+def _of_chunk(figures: Mapping[int, float] | None, size: int, unknown: float) -> float:
+    """The figure for the most GPUs, up to the size of the chunk, for which there is one."""
+    if not figures:
+        return unknown
+    return figures[max((amount for amount in figures if amount <= size), default=min(figures))]

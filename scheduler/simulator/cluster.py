@@ -63,6 +63,9 @@ class Service:
     """GPUs that it has to itself, all replicas together, where nothing is shared."""
     replicas: int = 1
     """Replicas among which the dedicated GPUs are split."""
+    room: Mapping[int, float] = field(default_factory=lambda: EMPTY)
+    """Per amount, the share of each of these GPUs that it takes while it stays there unused; all of
+    it if nothing is said, so that no other stays beside it."""
 
     def __post_init__(self) -> None:
         if self.replicas < 1 or self.dedicated_gpus < 1 or self.dedicated_gpus % self.replicas:

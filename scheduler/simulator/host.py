@@ -123,7 +123,8 @@ def _gpus(cluster: ClusterSpec, views: Mapping[str, ViewFactory]) -> list[Capaci
         return []
     view = GPU_VIEW if GPU_VIEW in views else "linear"
     restores_s = {name: service.restore_s for name, service in cluster.services.items()}
-    shape = {"nodes": gpus.nodes, "per_node": gpus.per_node, "restore_s": restores_s}
+    rooms = {name: service.room for name, service in cluster.services.items() if service.room}
+    shape = {"nodes": gpus.nodes, "per_node": gpus.per_node, "restore_s": restores_s, "room": rooms}
     return [Capacity(ResourceId(GPUS), gpus.total, view, shape)]
 
 

@@ -19,7 +19,15 @@ from ..cluster import ClusterSpec, QuotaSpec, Service
 from ..trace import TraceAction, TraceTrajectory
 from .draws import count, lognormal
 from .family import Family, Parameter, Workload
-from .mopd import ELASTICITY, GPUS_PARAMETER, POOL, amounts, restore_s
+from .mopd import (
+    ELASTICITY,
+    GPUS_PARAMETER,
+    MEMORY_PARAMETER,
+    POOL,
+    amounts,
+    restore_s,
+    room,
+)
 
 BATCH = 2048
 """Trajectories of one batch (section 6.1)."""
@@ -65,9 +73,15 @@ replicas are busy for three quarters of the time at the peak. A replica that bat
 for each and as long for all; one at a time is simulated."""
 
 
-def judge(gpus: Amounts, dedicated_gpus: int, replicas: int) -> Service:
+def judge(gpus: Amounts, gpu_gb: float, dedicated_gpus: int, replicas: int) -> Service:
     """The judge, that can have these GPUs."""
-    return Service(gpus, restore_s(JUDGE_WEIGHTS_GB, gpus), dedicated_gpus, replicas)
+    return Service(
+        gpus,
+        restore_s(JUDGE_WEIGHTS_GB, gpus),
+        dedicated_gpus,
+        replicas,
+        room(JUDGE_WEIGHTS_GB, gpus, gpu_gb),
+    )
 
 
 QUOTAS = tuple(QuotaSpec(name, api.concurrency) for name, api in APIS.items())
@@ -110,7 +124,7 @@ def _call(generator: random.Random, name: str) -> TraceAction:
 
 def make(name: str, number: int, seed: int, values: Mapping[str, float]) -> Workload:
     gpus = amounts(values["gpus"])
-    services = {JUDGE: judge(gpus, JUDGE_DEDICATED_GPUS, JUDGE_REPLICAS)}
+    services = {JUDGE: judge(gpus, values["gpu_gb"], JUDGE_DEDICATED_GPUS, JUDGE_REPLICAS)}
     return Workload(
         name,
         searches(number, seed, values["calls"], gpus),
@@ -125,5 +139,5 @@ DEEPSEARCH = Family(
     "the paper's DeepSearch: web APIs under quotas, then a judge",
     BATCH,
     make,
-    {"calls": CALLS_PARAMETER, "gpus": GPUS_PARAMETER},
+    {"calls": CALLS_PARAMETER, "gpus": GPUS_PARAMETER, "gpu_gb": MEMORY_PARAMETER},
 )

@@ -68,6 +68,18 @@ RESTORE_GB_PER_S = 50.0
 GPUs; the published overhead is 0.201 s a call, hits among them."""
 
 
+GPU_GB = 80.0
+"""Memory of one GPU. Assumption: the paper's are "high-end" ones."""
+
+EXECUTION_GB = 16.0
+"""Of these, what only the service that runs there needs: activations, the cache of a prompt.
+Assumption."""
+
+PROCESS_GB = 2.0
+"""Beside its weights, what a service keeps on each GPU while it stays: context, communicators,
+graphs. Assumption."""
+
+
 def amounts(gpus_min: float) -> Amounts:
     """GPUs that a service can have, of which the fewest are `gpus_min` or the next power of two."""
     return Amounts.among([units for units in AMOUNTS if units >= gpus_min])
@@ -78,9 +90,19 @@ def restore_s(weights_gb: float, gpus: Amounts) -> dict[int, float]:
     return {units: weights_gb / RESTORE_GB_PER_S / units for units in gpus}
 
 
-def teachers(number: int, gpus: Amounts) -> dict[str, Service]:
+def room(weights_gb: float, gpus: Amounts, gpu_gb: float) -> dict[int, float]:
+    """Per amount of GPUs, the share of each that a model of this size takes while it stays. The
+    paper evicts until memory suffices, so others stay beside it; with GPUs of 0 GB none does."""
+    if gpu_gb <= EXECUTION_GB:
+        return dict.fromkeys(gpus, 1.0)
+    share = {units: (weights_gb / units + PROCESS_GB) / (gpu_gb - EXECUTION_GB) for units in gpus}
+    return {units: min(1.0, taken) for units, taken in share.items()}
+
+
+def teachers(number: int, gpus: Amounts, gpu_gb: float = GPU_GB) -> dict[str, Service]:
     """The services by name, the busiest first."""
-    service = Service(gpus, restore_s(WEIGHTS_GB, gpus), DEDICATED_GPUS)
+    shares = room(WEIGHTS_GB, gpus, gpu_gb)
+    service = Service(gpus, restore_s(WEIGHTS_GB, gpus), DEDICATED_GPUS, room=shares)
     return {f"teacher{index}": service for index in range(number)}
 
 
@@ -106,11 +128,14 @@ def rollouts(number: int, seed: int, services: int, gpus: Amounts) -> list[Trace
 def make(name: str, number: int, seed: int, values: Mapping[str, float]) -> Workload:
     services, gpus = int(values["teachers"]), amounts(values["gpus"])
     trajectories = rollouts(number, seed, services, gpus)
-    pool = ClusterSpec((), POOL, services=teachers(services, gpus))
+    pool = ClusterSpec((), POOL, services=teachers(services, gpus, values["gpu_gb"]))
     return Workload(name, trajectories, pool)
 
 
 GPUS_PARAMETER = Parameter(GPUS_MIN, 1, 8, "fewest GPUs that a service runs on", whole=True)
+MEMORY_PARAMETER = Parameter(
+    GPU_GB, 0, 1000, "GB of memory of a GPU; with 0 only the service that ran last stays there"
+)
 TEACHERS_PARAMETER = Parameter(TEACHERS, 1, 1000, "services asked", whole=True)
 
 MOPD = Family(
@@ -118,5 +143,5 @@ MOPD = Family(
     "the paper's MOPD: rollouts that end in a call of one of nine teachers",
     BATCH,
     make,
-    {"teachers": TEACHERS_PARAMETER, "gpus": GPUS_PARAMETER},
+    {"teachers": TEACHERS_PARAMETER, "gpus": GPUS_PARAMETER, "gpu_gb": MEMORY_PARAMETER},
 )

@@ -15,6 +15,7 @@ from .mopd import (
     BATCH,
     DEDICATED_GPUS,
     GPUS_PARAMETER,
+    MEMORY_PARAMETER,
     POOL,
     TEACHERS_PARAMETER,
     amounts,
@@ -29,7 +30,8 @@ def make(name: str, number: int, seed: int, values: Mapping[str, float]) -> Work
     distilled = rollouts((number + 1) // 2, seed, services, gpus)
     searched = searches(number // 2, seed, values["calls"], gpus)
     trajectories = [(searched if index % 2 else distilled)[index // 2] for index in range(number)]
-    asked = teachers(services, gpus) | {JUDGE: judge(gpus, DEDICATED_GPUS, 1)}
+    asked = teachers(services, gpus, values["gpu_gb"])
+    asked[JUDGE] = judge(gpus, values["gpu_gb"], DEDICATED_GPUS, 1)
     return Workload(name, trajectories, ClusterSpec((), POOL, QUOTAS, asked))
 
 
@@ -38,5 +40,10 @@ MOPD_DEEPSEARCH = Family(
     "both at once: ten services share one pool of GPUs",
     2 * BATCH,
     make,
-    {"teachers": TEACHERS_PARAMETER, "calls": CALLS_PARAMETER, "gpus": GPUS_PARAMETER},
+    {
+        "teachers": TEACHERS_PARAMETER,
+        "calls": CALLS_PARAMETER,
+        "gpus": GPUS_PARAMETER,
+        "gpu_gb": MEMORY_PARAMETER,
+    },
 )
