@@ -333,11 +333,7 @@ class Host(RuleBasedStateMachine):
 
     @rule(data=st.data(), node=st.sampled_from((*NODES, CLUSTER)))
     def a_node_joins(self, data: st.DataObject, node: str) -> None:
-        on_node = [
-            job
-            for job in self.holding()
-            if any(r.node == node for r in job.amounts)
-        ]
+        on_node = [job for job in self.holding() if any(r.node == node for r in job.amounts)]
         keep = [job for job in on_node if data.draw(st.booleans())]
         self.join(node, keep)
 
