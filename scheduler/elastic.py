@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .choices import Choices
 from .operators import LinearUnits
@@ -47,6 +47,9 @@ class Elastic:
     """Rho counts at most as this."""
     patience: float = 4.0
     """An action that waited so many times its own duration comes before all shorter ones."""
+    patience_service: float = 100.0
+    """The same of one that asks a service: those of one service follow each other, and to go back
+    to another too soon costs all of them a restore."""
     hold_price: float = 1.0
     """How much dearer unit-seconds are in deciding whether to wait."""
     reserve: float = 0.0
@@ -60,7 +63,8 @@ class Elastic:
 
     def patience_s(self, entry: Entry) -> float:
         assert entry.choices is not None
-        return self.patience * entry.choices.durations_s[0]
+        patience = self.patience_service if entry.action.service else self.patience
+        return patience * entry.choices.durations_s[0]
 
     def arrange(self, situation: Situation) -> Plan:
         total = max(1, situation.view.total)
@@ -69,7 +73,9 @@ class Elastic:
         if not isinstance(situation.operator, LinearUnits):
             price = self._base_price(situation, total)
             spare = free - (self._kept(situation) if situation.due is None else 0)
-            return Placing(situation, price, self.behind / total).plan(waiting, spare)
+            plan = Placing(situation, price, self.behind / total).plan(waiting, spare)
+            review_s = situation.now + REVIEW_S if spare < free else math.inf
+            return replace(plan, again_s=min(plan.again_s, review_s))
         if situation.due is None:
             free -= self._kept(situation)
         review_s = situation.now + REVIEW_S if free < situation.free else math.inf

@@ -45,6 +45,19 @@ class Running:
                 late.append((now + OVERDUE_SHARE * (now - entry.since_s), units))
         return sorted(late + timely) if late else timely
 
+    def holders(self, now: float) -> list[tuple[float, int, int]]:
+        """(predicted end, units, token) of those whose amount was chosen, the first to end first;
+        one that is over its end as in `ends`."""
+        return sorted(
+            (
+                end_s if end_s > now else now + OVERDUE_SHARE * (now - entry.since_s),
+                entry.amounts[self._resource],
+                token,
+            )
+            for end_s, token, entry in self._ends
+            if entry.choices is not None
+        )
+
     def entries(self) -> list[Entry]:
         return [entry for _, _, entry in self._ends]
 
