@@ -21,7 +21,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .choices import Choices
 from .moving import SHARED_MAX, move
@@ -50,6 +50,9 @@ class Elastic:
     """Rho counts at most as this."""
     patience: float = 4.0
     """An action that waited so many times its own duration comes before all shorter ones."""
+    patience_service: float = 100.0
+    """The same of one that asks a service: those of one service follow each other, and to go back
+    to another too soon costs all of them a restore."""
     hold_price: float = 1.0
     """How much dearer unit-seconds are in deciding whether to wait."""
     reserve: float = 0.0
@@ -73,7 +76,8 @@ class Elastic:
 
     def patience_s(self, entry: Entry) -> float:
         assert entry.choices is not None
-        return self.patience * entry.choices.durations_s[0]
+        patience = self.patience_service if entry.action.service else self.patience
+        return patience * entry.choices.durations_s[0]
 
     def arrange(self, situation: Situation) -> Plan:
         """Nobody starts if none of the waiting may (`fitting` is 0): then only those that run may
@@ -94,7 +98,9 @@ class Elastic:
         """The same where units are not all alike."""
         total = max(1, situation.view.total)
         price = self._base_price(situation, total)
-        return Placing(situation, price, self.behind / total).plan(waiting, free)
+        plan = Placing(situation, price, self.behind / total).plan(waiting, free)
+        review_s = situation.now + REVIEW_S if free < situation.free and waiting else math.inf
+        return replace(plan, again_s=min(plan.again_s, review_s))
 
     def _start(self, situation: Situation, waiting: Sequence[Entry], free: int) -> Plan:
         """In their order, each with what it wants, until one has to wait."""

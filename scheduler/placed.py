@@ -11,8 +11,8 @@ view's.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
 
 from .operators import Operator
 from .queue import IMPATIENT
@@ -20,9 +20,24 @@ from .records import Entry
 from .resource import Preparing
 from .situation import Plan, Situation
 
+PREPARE_SHARE = 0.25
+"""Of the time to prepare, what an action is charged for in choosing its amount: what was prepared
+stays for those that follow, so all of it would hold everybody to the amount that is ready. Found on
+seeds 0 and 1 of `mopd-deepsearch`; the order, where nobody else gains, counts all of it."""
+
 LOOK_MAX = 512
 """Waiting actions that are looked at in one pass, the first in order: who starts is among them, and
 what each of them would have to prepare is asked anew every time."""
+
+
+class Choice(NamedTuple):
+    """What an action would come to, in seconds, its unit-seconds counted in, if it started then
+    with so many units."""
+
+    value_s: float
+    at_s: float
+    units: int
+
 
 Times: TypeAlias = dict[tuple[str, int], float]
 """(service, amount) -> seconds to prepare."""
@@ -44,19 +59,23 @@ class Placing:
         `spare` units start anything."""
         situation = self._situation
         starts: list[tuple[Entry, int]] = []
+        again_s = math.inf
         looked_at = sorted(waiting[:LOOK_MAX], key=self._order)
         for index, entry in enumerate(looked_at):
             assert entry.choices is not None
             price = self._price + self._behind * (len(waiting) - 1 - index)
-            at_s, units = self._best(entry, price, spare)
-            if at_s > situation.now:
-                return Plan(starts, at_s)
-            starts.append((entry, units))
-            self._left = self._left.less([units])
-            spare -= self._left.occupied(units)
-            # Whoever comes next for the same service finds that one taken.
-            self._prepare_s[entry.action.service, units] = self._restore_s(entry, units)
-        return Plan(starts)
+            best = self._best(entry, price, spare)
+            again_s = min(again_s, best.at_s if best.at_s > situation.now else math.inf)
+            if best.at_s <= situation.now:
+                starts.append((entry, best.units))
+                self._left = self._left.less([best.units])
+                spare -= self._left.occupied(best.units)
+                # Whoever comes next for the same service finds that one taken.
+                key = (entry.action.service, best.units)
+                self._prepare_s[key] = self._restore_s(entry, best.units)
+            elif self._left.occupied(entry.choices.minimum) > min(self._left.most, spare):
+                break
+        return Plan(starts, again_s)
 
     def _order(self, entry: Entry) -> tuple[float, float, int]:
         """As the policy ranks it, the time to prepare counted in; patience that has run out stays
@@ -67,41 +86,46 @@ class Placing:
             length_s += min(self._prepare(entry, units) for units in entry.choices.units)
         return tier, length_s, arrival
 
-    def _best(self, entry: Entry, price: float, spare: int) -> tuple[float, int]:
-        """When it should start and with how much: now, or when others end, if it ends sooner so,
+    def _best(self, entry: Entry, price: float, spare: int) -> Choice:
+        """When it should start and with how much: now, or when another ends, if it ends sooner so,
         its unit-seconds counted in. Never, if nothing is known to come free for it."""
         now, left = self._situation.now, self._left
-        best_s, units = self._cheapest(entry, price, left, spare, prepared=True)
-        least_s, _ = self._cheapest(entry, price, None, 0, prepared=True)
-        at_s = now if best_s < math.inf else math.inf
-        if best_s == least_s:
-            return at_s, units
-        for end_s, freed in self._situation.running.ends(now, choosing=True):
-            if end_s - now + least_s >= best_s:
+        best = self._cheapest(entry, price, left, spare, self._prepare)
+        best = Choice(best.value_s, now if best.units else math.inf, best.units)
+        least_s = self._cheapest(entry, price, None, spare, lambda entry, units: 0.0).value_s
+        for end_s, freed, token in self._situation.running.holders(now):
+            if end_s - now + least_s >= best.value_s:
                 break
             left, spare = left.joined(freed), spare + left.occupied(freed)
-            value_s, wanted = self._cheapest(entry, price, left, spare, prepared=False)
-            if end_s - now + value_s < best_s:
-                best_s, at_s, units = end_s - now + value_s, end_s, wanted
-        return at_s, units
+
+            def prepare_s(entry: Entry, units: int, token: int = token) -> float:
+                return self._after_s(entry, units, token)
+
+            found = self._cheapest(entry, price, left, spare, prepare_s)
+            if end_s - now + found.value_s < best.value_s:
+                best = Choice(end_s - now + found.value_s, end_s, found.units)
+        return best
 
     def _cheapest(
-        self, entry: Entry, price: float, left: Operator | None, spare: int, *, prepared: bool
-    ) -> tuple[float, int]:
+        self,
+        entry: Entry,
+        price: float,
+        left: Operator | None,
+        spare: int,
+        prepare_s: Callable[[Entry, int], float],
+    ) -> Choice:
         """The least of preparing and running, unit-seconds counted in, among the amounts that fit
-        (all of them, if nothing is said of what is left), and that amount; infinite if none does."""
+        (all of them, if nothing is said of what is left); infinite and 0 units if none does."""
         assert entry.choices is not None
-        best_s, best = math.inf, 0
-        operator = self._left
+        best = Choice(math.inf, self._situation.now, 0)
         for units, run_s in zip(entry.choices.units, entry.choices.durations_s, strict=True):
-            held = operator.occupied(units)
+            held = self._left.occupied(units)
             if left is not None and (held > spare or units > left.most):
                 continue
-            prepare_s = self._prepare(entry, units) if prepared else self._restore_s(entry, units)
-            cost_s = (prepare_s + run_s) * (1 + price * held)
-            if cost_s < best_s:
-                best_s, best = cost_s, units
-        return best_s, best
+            value_s = (PREPARE_SHARE * prepare_s(entry, units) + run_s) * (1 + price * held)
+            if value_s < best.value_s:
+                best = Choice(value_s, self._situation.now, units)
+        return best
 
     def _prepare(self, entry: Entry, units: int) -> float:
         """If it were granted now."""
@@ -116,3 +140,9 @@ class Placing:
         """Where nothing is ready."""
         view = self._situation.view
         return view.restore_s(entry.action.service, units) if isinstance(view, Preparing) else 0.0
+
+    def _after_s(self, entry: Entry, units: int, token: int) -> float:
+        """On what this token holds."""
+        view = self._situation.view
+        service = entry.action.service
+        return view.prepare_after_s(service, units, token) if isinstance(view, Preparing) else 0.0

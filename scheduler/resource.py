@@ -81,6 +81,10 @@ class Preparing(Protocol):
         """How long it takes where nothing is ready."""
         ...
 
+    def prepare_after_s(self, tag: str, amount: int, token: int) -> float:
+        """How long a grant of `amount` made of what this token holds would have to be prepared."""
+        ...
+
     def preparing_s(self, token: int) -> float:
         """How long the grant under this token had to be prepared; 0 for an unknown token."""
         ...

@@ -65,6 +65,19 @@ class Running:
             return entry.left
         return entry.left * min(1.0, max(LEFT_MIN, _ahead(entry.since_s, entry.end_s, now)))
 
+    def holders(self, now: float) -> list[tuple[float, int, int]]:
+        """(predicted end, units, token) of those whose amount was chosen, the first to end first;
+        one that is over its end as in `ends`."""
+        return sorted(
+            (
+                end_s if end_s > now else now + OVERDUE_SHARE * (now - entry.since_s),
+                entry.amounts[self._resource],
+                token,
+            )
+            for end_s, token, entry in self._ends
+            if entry.choices is not None
+        )
+
     def start(self, entry: Entry, now: float) -> None:
         """It was granted. Nothing is booked if nothing is known of its duration."""
         entry.left, entry.since_s = 1.0, now

@@ -173,6 +173,13 @@ class ChunkPool:
             )
         return not self._resident_on(found[1], service)
 
+    def resident_within(self, chunk: Chunk, amount: int, service: str) -> bool:
+        """Whether the service is resident on a part of the chunk that serves so many GPUs."""
+        size = 1 << level_of(amount)
+        if size > chunk.size:
+            return False
+        return any(self._resident_on(part, service) for part in chunk.parts(size))
+
     def resident(self) -> list[Replica]:
         """In the order of nodes and GPUs."""
         return sorted({resident.replica for there in self._on_gpu.values() for resident in there})

@@ -121,6 +121,13 @@ class ChunksView:
             return 0.0
         return self.restore_s(tag, amount)
 
+    def prepare_after_s(self, tag: str, amount: int, token: int) -> float:
+        """Nothing if the service stays on a part of the chunk beside what runs there."""
+        holding = self._held.get(token)
+        if tag and holding is not None and self._pool.resident_within(holding.chunk, amount, tag):
+            return 0.0
+        return self.restore_s(tag, amount)
+
     def preparing_s(self, token: int) -> float:
         holding = self._held.get(token)
         if holding is None or not holding.restore:

@@ -71,9 +71,10 @@ GPUs; the published overhead is 0.201 s a call, hits among them."""
 GPU_GB = 80.0
 """Memory of one GPU. Assumption: the paper's are "high-end" ones."""
 
-EXECUTION_GB = 16.0
-"""Of these, what only the service that runs there needs: activations, the cache of a prompt.
-Assumption."""
+EXECUTION_GB = 8.0
+"""Of these, what only the service that runs there needs. Assumption: one request at a time, whose
+32k tokens take 8 GB of cache in a model such as Qwen3-32B, 2 GB on each of four GPUs, and as much
+again and more for activations and log-probabilities."""
 
 PROCESS_GB = 2.0
 """Beside its weights, what a service keeps on each GPU while it stays: context, communicators,
