@@ -333,10 +333,11 @@ class Lifecycle:
         self._settle_seat(seat, now)
 
     def _forget_orphan(self, entry: Entry) -> None:
-        name = entry.action.trajectory
-        if name is not None and self._orphans.get(name, {}).pop(entry.id, None) is not None:
-            if not self._orphans[name]:
-                del self._orphans[name]
+        if (name := entry.action.trajectory) is None or name not in self._orphans:
+            return
+        self._orphans[name].pop(entry.id, None)
+        if not self._orphans[name]:
+            del self._orphans[name]
 
     # Trajectories
 

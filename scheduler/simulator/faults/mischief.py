@@ -54,9 +54,8 @@ def _a_site(host: HostileHost) -> Site | None:
     return _one(host, [site for site in host.sites.values() if site.up])
 
 
-def _a_job(host: HostileHost, held: bool) -> Job | None:
-    jobs = [job for job in host.book.jobs.values() if job.end is None]
-    return _one(host, [job for job in jobs if (job.lease is not None) == held])
+def _a_running_job(host: HostileHost) -> Job | None:
+    return _one(host, [job for job in host.book.jobs.values() if job.running and job.end is None])
 
 
 # Nodes
@@ -182,11 +181,11 @@ def _quota_closes(host: HostileHost) -> None:
 
 
 def _resize(host: HostileHost) -> None:
-    if (job := _a_job(host, held=True)) is None or job.lease is None:
+    if (job := _a_running_job(host)) is None or job.lease is None:
         return
     resource = _one(host, list(job.lease.amounts))
     if resource is not None:
-        amount = host.random.randint(1, 8)
+        amount = host.random.choice([*job.action.demand.of(resource.kind), 7])
         host.tell(ev.ResizeRequested(job.action.id, {resource: amount}))
 
 

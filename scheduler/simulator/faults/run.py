@@ -40,8 +40,13 @@ class Verdict:
     faults: frozenset[str]
     """Those that happened."""
     violation: Exception | None
-    story: str
-    """The last events and decisions, one a line."""
+    told: tuple[tuple[float, Event, list[Decision]], ...]
+    """The last events and what was decided on each."""
+
+    @property
+    def story(self) -> str:
+        """The same for people, one a line."""
+        return "\n".join(_told(*told) for told in self.told)
 
 
 def run_seed(
@@ -66,9 +71,8 @@ def run_seed(
     violation: Exception | None = None
     try:
         _live(host)
-    except Exception as error:  # whatever the scheduler raises is a broken promise
+    except Exception as error:  # noqa: BLE001 - whatever the scheduler raises is a broken promise
         violation = error
-    story = "\n".join(_told(*told) for told in host.story)
     return Verdict(
         seed,
         world.policy,
@@ -77,7 +81,7 @@ def run_seed(
         host.restarts,
         frozenset(host.faults),
         violation,
-        story,
+        tuple(host.story),
     )
 
 
