@@ -16,7 +16,7 @@ from .drawn import FAULTS_END_S, World, draw
 from .host import HostileHost
 from .mischief import unleash
 
-WALKS_MAX = 10
+WALKS_MAX = 14
 """Trajectories of one run, at most."""
 
 CALM_S = 2_000.0
