@@ -51,6 +51,8 @@ class Rules:
     """Of those that want one and the same resource the first goes first."""
     overtaken_max: int | None = None
     """Younger grants at the cost of an action that could run. None: not bounded."""
+    reserves: bool = True
+    """Nothing is taken at the cost of who is reserved."""
     chooses: bool = False
     """Amounts are chosen by predicted durations, so timeouts narrow them."""
     limits: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
@@ -117,9 +119,10 @@ class Counter:
     def largest(self) -> int:
         """The most that one grant could ever get."""
         parameters = self.capacity.parameters
-        limits = [rate for rate, _ in parameters.get("windows", ())]
+        limits: list[int] = [rate for rate, _ in parameters.get("windows", ())]
         limits.append(parameters.get("concurrency") or self.capacity.total)
-        return min(*limits, parameters.get("per_node", self.capacity.total))
+        limits.append(parameters.get("per_node", self.capacity.total))
+        return min(limits)
 
     def excess(self, now: float) -> str:
         """Which limit is passed; "" if none is."""
@@ -353,13 +356,25 @@ class Book:
         if job.lease is not None and job.lease.token != record.token:
             self._strays.add((name, record.token))
             return
-        known = {r: n for r, n in record.amounts.items() if r in self.counters}
         if job.lease is None:
             job.lease, job.running = Lease(record.token, record.node, {}), job.end is None
-        self._recount(job.lease, {**job.lease.amounts, **known})
+        for resource, amount in record.amounts.items():
+            if resource in self.counters and self._fits(job.lease, resource, amount):
+                self._recount(job.lease, {**job.lease.amounts, resource: amount})
+            elif resource in self.counters and job.end is None:
+                self._owed[name] = "others have the units of its lease"
         job.lease.change = 0
         if job.end is not None and not job.retold:
             self._kills.add(name)
+
+    def _fits(self, lease: Lease, resource: ResourceId, amount: int) -> bool:
+        """While its node was away others may have got units of the cluster that it still uses:
+        those cannot be booked twice."""
+        counter = self.counters[resource]
+        growth = counter.occupied(amount) - counter.occupied(lease.amounts.get(resource, 0))
+        parameters = counter.capacity.parameters
+        limit = parameters.get("concurrency", counter.capacity.total)
+        return growth <= 0 or limit is None or counter.taken + growth <= limit
 
     def _lose(self, node: str, kept: frozenset[tuple[str, int]]) -> None:
         """All on this node that is not kept is gone. What an action holds elsewhere has to be
@@ -611,7 +626,7 @@ class Book:
     def _check_reserved(self, job: Job, resource: ResourceId, grant: Grant) -> None:
         """Who is not reserved leaves what those need that are, and could run."""
         counter = self.counters[resource]
-        if job.reserved or counter.capacity.view != "linear":
+        if not self.rules.reserves or job.reserved or counter.capacity.view != "linear":
             return
         kept = 0
         for name in self._kept:

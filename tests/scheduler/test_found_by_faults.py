@@ -93,18 +93,20 @@ def test_a_lease_that_does_not_fit_is_killed_though_its_action_has_ended(node: D
     assert node.free() == 2
 
 
-def test_the_end_of_one_in_line_may_let_the_next_pass_while_the_line_is_looked_at(
-    talk: Dialogue,
-) -> None:
-    talk.join()
-    talk.open("t", concurrency=1)
-    talk.exec("big", "t", 4)
-    talk.exec("small", "t", 1)
-    talk.join(capacities=machine(cores=2))
-    talk.open("u")
-    talk.exec("too much", "u", 4)
-    talk.exec("fits", "u", 1)
-    assert granted(talk.ready("u")) == ["fits"]
+def test_of_a_line_all_that_its_node_cannot_serve_are_refused(talk: Dialogue) -> None:
+    talk.join("large", machine(cores=8, memory=4, node="large"))
+    talk.open("other", memory=2)
+    talk.open("t", memory=3)
+    talk.exec("first", "t", 8)
+    talk.exec("second", "t", 6)
+    talk.exec("third", "t", 1)
+    talk.open("u", memory=3)
+    for name, cores in (("a", 8), ("b", 6), ("c", 1)):
+        demand = Demand({"cores": Amounts.exactly(cores)})
+        talk.tell(Submitted(Action(name, "task", demand, "u")))
+    decisions = talk.join("small", machine(cores=4, node="small"))
+    assert set(ends(list(decisions))) == {"first", "second", "a", "b"}
+    assert granted(talk.ready("t")) == ["third"]
 
 
 @pytest.mark.parametrize("first", ["node", "trajectory"])
@@ -240,3 +242,10 @@ def test_whom_a_limit_holds_back_is_not_waited_for() -> None:
     for second in range(200):
         started += granted(talk.tell(Tick(), at=float(second)))
     assert started == ["a"]
+
+
+def test_a_lease_of_a_quota_that_is_offered_no_more_is_lost_with_its_node() -> None:
+    talk = Dialogue(last_token=9)
+    action = Action("a", "task", Demand(cluster={"quota:search": Amounts.exactly(1)}), kind="call")
+    talk.join(CLUSTER, (), [LeaseRecord(action, 3, CLUSTER, {SEARCH: 1})])
+    assert ends(list(talk.join(CLUSTER, ()))) == ["a"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 from ...core import Scheduler
@@ -110,6 +111,7 @@ def _host(
     rules = Rules(
         in_order=name in _RIGID and world.order == FIRST_COME and not world.limits,
         overtaken_max=None if name == "backfill" else overtaken_max,
+        reserves=name != "backfill",
         chooses=name not in (*_RIGID, "backfill"),
         limits=world.limits,
     )
@@ -125,9 +127,9 @@ def _host(
 def _live(host: HostileHost) -> None:
     """Faults for a while, then peace, in which everything has to come to its end."""
     for site in host.sites.values():
-        host.after(host.random.choice((0.0, 0.0, 5.0)), lambda site=site: host.join(site))
+        host.after(host.random.choice((0.0, 0.0, 5.0)), partial(host.join, site))
     for progress in host.walks:
-        host.after(progress.walk.start_s, lambda progress=progress: host.begin(progress))
+        host.after(progress.walk.start_s, partial(host.begin, progress))
     unleash(host)
     host.run_until(FAULTS_END_S)
     host.calm = True

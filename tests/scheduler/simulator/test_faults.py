@@ -27,8 +27,9 @@ from tangram.scheduler.resizing import Resizing
 from tangram.scheduler.resource import LinearView
 from tangram.scheduler.simulator.checkers import Violation
 from tangram.scheduler.simulator.faults.drawn import EVENT_FAULTS, MESSAGE_FAULTS
+from tangram.scheduler.simulator.faults.run import shrink
 
-from .repeat import COMMAND, failure, main, shrink, verdict
+from .repeat import COMMAND, failure, main, verdict
 
 CHUNKS, SEEDS_EACH = 10, 200
 
