@@ -175,12 +175,15 @@ class Lifecycle:
 
     def advance(self, seat: Seat, now: float) -> None:
         """The trajectory got further (placed, ready), or the nodes changed: look at all its line."""
+        refusals = [(entry, self._refusal(entry)) for entry in seat.line.values()]
+        refused = [(entry, refusal) for entry, refusal in refusals if refusal is not None]
+        for entry, _ in refused:
+            # All at once: the end of one lets the next pass, which must not be one of these.
+            del seat.line[entry.id]
+        for entry, refusal in refused:
+            self.end(entry, State.FAILED, *refusal, now)
         for entry in list(seat.line.values()):
-            if entry.id not in seat.line:
-                continue  # the end of one before it let it pass
-            if (refusal := self._refusal(entry)) is not None:
-                self.end(entry, State.FAILED, *refusal, now)
-            elif self._may_pass(seat, entry):
+            if self._may_pass(seat, entry):
                 self._admit(entry, seat, now)
             else:
                 self._wait_at_gate(entry, seat, now)
@@ -333,10 +336,11 @@ class Lifecycle:
         self._settle_seat(seat, now)
 
     def _forget_orphan(self, entry: Entry) -> None:
-        name = entry.action.trajectory
-        if name is not None and self._orphans.get(name, {}).pop(entry.id, None) is not None:
-            if not self._orphans[name]:
-                del self._orphans[name]
+        if (name := entry.action.trajectory) is None or name not in self._orphans:
+            return
+        self._orphans[name].pop(entry.id, None)
+        if not self._orphans[name]:
+            del self._orphans[name]
 
     # Trajectories
 

@@ -68,9 +68,10 @@ class Membership:
                 self._life.lose_seat(seat, message, now)
         for entry in list(self._life.actions.values()):
             on_node = [resource for resource in entry.amounts if resource.node == node]
-            if not on_node or (entry.id, entry.token) in kept:
+            runs_here = entry.token > 0 and entry.node == node
+            if not (on_node or runs_here) or (entry.id, entry.token) in kept:
                 continue
-            if entry.node == node:
+            if runs_here:
                 self._life.lose(entry, message, now)
             else:
                 self._life.lose_part(entry, on_node, message, now)

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from .. import events as ev
 from ..decisions import Decision, End, Grant, Kill, Place, Reserve, Resize
 from ..model import (
     CLUSTER,
-    MEMORY,
     Action,
     Capacity,
     LeaseRecord,
@@ -27,6 +27,9 @@ from ..model import (
 
 BOXED = "exec"
 """The kind of action that runs in its trajectory's sandbox."""
+
+LeaseEvent: TypeAlias = ev.Started | ev.ActionEnded | ev.LeaseReleased | ev.LeaseLost | ev.Resized
+ActionEvent: TypeAlias = ev.Submitted | ev.CancelRequested | ev.CancelAllRequested | LeaseEvent
 
 SLACK_S = 1e-9
 """Sums of floating-point times may differ by this."""
@@ -48,6 +51,8 @@ class Rules:
     """Of those that want one and the same resource the first goes first."""
     overtaken_max: int | None = None
     """Younger grants at the cost of an action that could run. None: not bounded."""
+    reserves: bool = True
+    """Nothing is taken at the cost of who is reserved."""
     chooses: bool = False
     """Amounts are chosen by predicted durations, so timeouts narrow them."""
     limits: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
@@ -114,9 +119,10 @@ class Counter:
     def largest(self) -> int:
         """The most that one grant could ever get."""
         parameters = self.capacity.parameters
-        limits = [rate for rate, _ in parameters.get("windows", ())]
+        limits: list[int] = [rate for rate, _ in parameters.get("windows", ())]
         limits.append(parameters.get("concurrency") or self.capacity.total)
-        return min(*limits, parameters.get("per_node", self.capacity.total))
+        limits.append(parameters.get("per_node", self.capacity.total))
+        return min(limits)
 
     def excess(self, now: float) -> str:
         """Which limit is passed; "" if none is."""
@@ -146,42 +152,43 @@ class Book:
         """Actions that have to be ended by the decisions at hand -> why."""
         self._strays: set[tuple[str, int]] = set()
         """Leases of the past that a node told of: they may be killed."""
+        self._kept: set[str] = set()
+        """Actions that wait and were reserved before the decisions at hand."""
         self._kills: set[str] = set()
         """Actions that have to be killed by the decisions at hand."""
 
     def saw(self, event: ev.Event, decisions: Iterable[Decision], now: float) -> list[str]:
         """The actions that came to their end. Raises Violation."""
         ended: list[str] = []
-        self._owed, self._kills = {}, set()
-        self._strays = set()
+        self._owed, self._kills, self._strays = {}, set(), set()
+        self._kept = {name for name, job in self.jobs.items() if job.reserved and self._waits(name)}
         self._apply(event, now, ended)
-        grants: list[Grant] = []
-        reserved: list[str] = []
         for decision in decisions:
-            match decision:
-                case Grant():
-                    self._granted(decision, now)
-                    grants.append(decision)
-                case Place():
-                    self._placed(decision)
-                case End():
-                    self._ended(decision, ended)
-                case Kill():
-                    self._killed(decision)
-                case Resize():
-                    self._resize(decision, now)
-                case Reserve(action):
-                    _require(self._waits(action), "reserve", f"{action} does not wait")
-                    reserved.append(action)
+            self._judge(decision, now, ended)
         for action, why in self._owed.items():
-            _require(self.jobs[action].end is not None, "lost", f"{action} got no end: {why}")
+            _require(self.jobs[action].end is not None, "lost", action, "got no end:", why)
         for action in self._kills:
             raise Violation("kill", f"{action} ended, holds its units and was not killed")
-        for grant in grants:
-            self._count_overtaken(grant)
-        for action in reserved:
-            self.jobs[action].reserved = True
+        for decision in decisions:
+            if isinstance(decision, Grant):
+                self._count_overtaken(decision)
         return ended
+
+    def _judge(self, decision: Decision, now: float, ended: list[str]) -> None:
+        match decision:
+            case Grant():
+                self._granted(decision, now)
+            case Place():
+                self._placed(decision)
+            case End():
+                self._ended(decision, ended)
+            case Kill():
+                self._killed(decision)
+            case Resize():
+                self._resize(decision, now)
+            case Reserve(action):
+                _require(self._waits(action), "reserve", action, "does not wait")
+                self.jobs[action].reserved = True
 
     def restarted(self) -> None:
         """The scheduler is a new one: it knows nothing yet. Ends stand."""
@@ -208,35 +215,38 @@ class Book:
         match event:
             case ev.NodeUp():
                 self._join(event)
-            case ev.NodeDown(node, epoch):
-                if node in self._up and self._epochs[node] == epoch:
-                    self._up.discard(node)
-                    self._lose(node, frozenset())
-                    for resource in [r for r in self.counters if r.node == node]:
-                        del self.counters[resource]
-                    self._unsettle()
-            case ev.Submitted(action):
-                self._submitted(action)
-            case ev.TrajectoryOpened(trajectory):
-                self.homes[trajectory.id] = Home(trajectory)
-            case ev.TrajectoryClosed(trajectory=name):
-                if name in self.homes:
-                    self._over(self.homes[name], "its trajectory was closed")
-            case ev.SandboxReady() | ev.SandboxLost() | ev.TrajectoryReleased():
-                self._sandbox(event)
+            case ev.NodeDown():
+                self._leave(event)
             case ev.QuotaClosed(resource, until):
                 counter = self.counters.get(resource)
                 if counter is not None and counter.capacity.view == "quota":
                     counter.closed_until = max(counter.closed_until, until)
-            case ev.CancelRequested(action):
-                self._cancelled(action)
-            case ev.CancelAllRequested(actions):
-                for action in actions:
-                    self._cancelled(action)
-            case ev.Tick():
+            case ev.TrajectoryOpened() | ev.TrajectoryClosed():
+                self._trajectory(event)
+            case ev.SandboxReady() | ev.SandboxLost() | ev.TrajectoryReleased():
+                self._sandbox(event)
+            case ev.Tick() | ev.ResizeRequested():
                 pass
-            case _ if hasattr(event, "token"):
-                self._lease(event, now, ended)  # type: ignore[arg-type]
+            case _:
+                self._apply_to_action(event, ended)
+
+    def _apply_to_action(self, event: ActionEvent, ended: list[str]) -> None:
+        match event:
+            case ev.Submitted(action):
+                self._submitted(action)
+            case ev.CancelRequested(name):
+                self._cancelled(name)
+            case ev.CancelAllRequested(names):
+                for name in names:
+                    self._cancelled(name)
+            case _:
+                self._lease(event, ended)
+
+    def _trajectory(self, event: ev.TrajectoryOpened | ev.TrajectoryClosed) -> None:
+        if isinstance(event, ev.TrajectoryOpened):
+            self.homes[event.trajectory.id] = Home(event.trajectory)
+        elif (home := self.homes.get(event.trajectory)) is not None:
+            self._over(home, "its trajectory was closed")
 
     def _cancelled(self, action: str) -> None:
         job = self.jobs.get(action)
@@ -272,12 +282,7 @@ class Book:
             self._count({ResourceId(k, home.node): -n for k, n in home.trajectory.reserve.items()})
         home.token = 0
 
-    def _lease(
-        self,
-        event: ev.Started | ev.ActionEnded | ev.LeaseReleased | ev.LeaseLost | ev.Resized,
-        now: float,
-        ended: list[str],
-    ) -> None:
+    def _lease(self, event: LeaseEvent, ended: list[str]) -> None:
         job = self.jobs.get(event.action)
         if job is None or job.lease is None or job.lease.token != event.token:
             return
@@ -325,6 +330,16 @@ class Book:
             self._adopt(record)
         self._unsettle()
 
+    def _leave(self, event: ev.NodeDown) -> None:
+        node = event.node
+        if node not in self._up or self._epochs[node] != event.epoch:
+            return
+        self._up.discard(node)
+        self._lose(node, frozenset())
+        for resource in [r for r in self.counters if r.node == node]:
+            del self.counters[resource]
+        self._unsettle()
+
     def _unsettle(self) -> None:
         """Who waits may queue anew: counts of what came before mean nothing."""
         for job in self.jobs.values():
@@ -341,13 +356,25 @@ class Book:
         if job.lease is not None and job.lease.token != record.token:
             self._strays.add((name, record.token))
             return
-        known = {r: n for r, n in record.amounts.items() if r in self.counters}
         if job.lease is None:
             job.lease, job.running = Lease(record.token, record.node, {}), job.end is None
-        self._recount(job.lease, {**job.lease.amounts, **known})
+        for resource, amount in record.amounts.items():
+            if resource in self.counters and self._fits(job.lease, resource, amount):
+                self._recount(job.lease, {**job.lease.amounts, resource: amount})
+            elif resource in self.counters and job.end is None:
+                self._owed[name] = "others have the units of its lease"
         job.lease.change = 0
         if job.end is not None and not job.retold:
             self._kills.add(name)
+
+    def _fits(self, lease: Lease, resource: ResourceId, amount: int) -> bool:
+        """While its node was away others may have got units of the cluster that it still uses:
+        those cannot be booked twice."""
+        counter = self.counters[resource]
+        growth = counter.occupied(amount) - counter.occupied(lease.amounts.get(resource, 0))
+        parameters = counter.capacity.parameters
+        limit = parameters.get("concurrency", counter.capacity.total)
+        return growth <= 0 or limit is None or counter.taken + growth <= limit
 
     def _lose(self, node: str, kept: frozenset[tuple[str, int]]) -> None:
         """All on this node that is not kept is gone. What an action holds elsewhere has to be
@@ -378,34 +405,35 @@ class Book:
 
     def _granted(self, grant: Grant, now: float) -> None:
         name = grant.action
-        _require(name in self.jobs, "unknown", f"{grant}")
+        _require(name in self.jobs, "unknown", grant)
         job = self.jobs[name]
-        _require(self._waits(name), "granted twice", f"{grant}: it holds units, or has ended")
+        _require(self._waits(name), "granted twice", grant, ": it holds units, or has ended")
         self._fresh(grant.token)
         self._check_vector(job, grant)
         self._check_gate(job, grant)
         if job.action.deadline is not None:
-            _require(now < job.action.deadline, "deadline", f"{grant}: it is over")
+            _require(now < job.action.deadline, "deadline", grant, ": it is over")
         if self.rules.in_order and not job.reserved:
             older = self._older_in_line(job)
-            _require(not older, "order", f"{grant}: before {older}")
+            _require(not older, "order", grant, ": before", older)
         job.lease = Lease(grant.token, grant.node, {})
         self._recount(job.lease, dict(grant.amounts), now)
         for resource in grant.amounts:
-            self._check_capacity(resource, f"{grant}", now)
+            self._check_capacity(resource, grant, now)
             counter = self.counters[resource]
-            _require(now >= counter.closed_until, "closed", f"{grant}: {resource} is closed")
-            self._check_limit(job.action.task, resource.kind, f"{grant}")
+            _require(now >= counter.closed_until, "closed", grant, resource, "is closed")
+            self._check_limit(job.action.task, resource.kind, grant)
+            self._check_reserved(job, resource, grant)
 
     def _check_vector(self, job: Job, grant: Grant) -> None:
         demand = job.action.demand
         bounds = {ResourceId(k, grant.node): a for k, a in demand.per_node.items()}
         bounds |= {ResourceId(k): a for k, a in demand.cluster.items()}
         whole = grant.amounts.keys() == bounds.keys()
-        _require(whole, "vector", f"{grant}, and its demand is {demand}")
+        _require(whole, "vector", grant, ", and its demand is", demand)
         for resource, amount in grant.amounts.items():
-            _require(resource.node in self._up, "node", f"{grant}: {resource} is not there")
-            _require(amount in bounds[resource], "feasible", f"{grant}: {bounds[resource]}")
+            _require(resource.node in self._up, "node", grant, resource, "is not there")
+            _require(amount in bounds[resource], "feasible", grant, bounds[resource])
         profile, timeout_s = job.action.profile, job.action.timeout_s
         if not self.rules.chooses or demand.key is None or timeout_s is None or not job.settled:
             return
@@ -418,22 +446,22 @@ class Book:
         took_s = profile.run_s(grant.amounts[key]) or 0.0
         better = [m for m in bounds[key] if m <= largest and (profile.run_s(m) or 0.0) <= timeout_s]
         late = took_s > timeout_s + SLACK_S and bool(better)
-        _require(not late, "timeout", f"{grant}: would take {took_s} s of {timeout_s}")
+        _require(not late, "timeout", grant, ": would take", took_s, "s of", timeout_s)
 
     def _check_gate(self, job: Job, grant: Grant) -> None:
         name = job.action.trajectory
         if name is None or not (job.action.demand.per_node or job.action.kind == BOXED):
             return
         home = self.homes[name]
-        _require(not home.over, "gate", f"{grant}: its trajectory is over")
-        _require(bool(home.token), "gate", f"{grant}: its trajectory has no node")
+        _require(not home.over, "gate", grant, ": its trajectory is over")
+        _require(bool(home.token), "gate", grant, ": its trajectory has no node")
         if job.action.demand.per_node:
-            _require(home.node == grant.node, "gate", f"{grant}: its trajectory is on {home.node}")
+            _require(home.node == grant.node, "gate", grant, ": its trajectory is on", home.node)
         if job.action.kind == BOXED:
             ready = home.ready or not home.trajectory.sandboxed
-            _require(ready, "gate", f"{grant}: its sandbox is not ready")
+            _require(ready, "gate", grant, ": its sandbox is not ready")
             most = home.trajectory.concurrency
-            _require(self._slots(name) < most, "concurrency", f"{grant}: {most} run already")
+            _require(self._slots(name) < most, "concurrency", grant, most, "run already")
 
     def _slots(self, trajectory: str) -> int:
         return sum(
@@ -446,8 +474,8 @@ class Book:
         home = self.homes.get(place.trajectory)
         if home is None:
             raise Violation("unknown", f"{place}")
-        _require(home.node is None and not home.over, "placed twice", f"{place}: {home}")
-        _require(place.node in self._up, "node", f"{place}: the node is not there")
+        _require(home.node is None and not home.over, "placed twice", place, home)
+        _require(place.node in self._up, "node", place, ": the node is not there")
         self._fresh(place.token)
         apart = [
             job.action.id
@@ -456,19 +484,19 @@ class Book:
             and job.lease is not None
             and job.lease.node not in (CLUSTER, place.node)
         ]
-        _require(not apart, "placed apart", f"{place}: {apart} run elsewhere")
+        _require(not apart, "placed apart", place, apart, "run elsewhere")
         home.node, home.token = place.node, place.token
         self._count({ResourceId(k, place.node): n for k, n in home.trajectory.reserve.items()})
         for kind in home.trajectory.reserve:
-            self._check_capacity(ResourceId(kind, place.node), f"{place}", 0.0)
+            self._check_capacity(ResourceId(kind, place.node), place, 0.0)
 
     def _ended(self, end: End, ended: list[str]) -> None:
-        _require(end.action in self.jobs, "unknown", f"{end}")
+        _require(end.action in self.jobs, "unknown", end)
         job = self.jobs[end.action]
         again = job.end is not None and job.retold
         job.retold = False
-        _require(job.end is None or again, "ended twice", f"{end}: it ended as {job.end}")
-        _require(end.state.ended and bool(end.message), "end", f"{end} is none")
+        _require(job.end is None or again, "ended twice", end, ": it ended as", job.end)
+        _require(end.state.ended and bool(end.message), "end", end, "is none")
         if not again:
             job.end = end.state
             ended.append(end.action)
@@ -481,8 +509,8 @@ class Book:
             return
         if job is None or job.lease is None or job.lease.token != kill.token:
             raise Violation("kill", f"{kill}: it holds nothing under this token")
-        _require(job.lease.node == kill.node, "kill", f"{kill}: it runs on {job.lease.node}")
-        _require(job.end is not None, "kill", f"{kill}: it has no end")
+        _require(job.lease.node == kill.node, "kill", kill, ": it runs on", job.lease.node)
+        _require(job.end is not None, "kill", kill, ": it has no end")
         self._kills.discard(kill.action)
         job.lease.killed = True
 
@@ -491,24 +519,24 @@ class Book:
         if job is None or job.lease is None or job.lease.token != resize.token:
             raise Violation("resize", f"{resize}: it holds nothing under this token")
         lease, demand = job.lease, job.action.demand
-        _require(job.running and job.end is None, "resize", f"{resize}: it does not run")
-        _require(not lease.change, "resize", f"{resize}: another is not confirmed")
+        _require(job.running and job.end is None, "resize", resize, ": it does not run")
+        _require(not lease.change, "resize", resize, ": another is not confirmed")
         same = resize.amounts.keys() == lease.amounts.keys()
-        _require(same, "vector", f"{resize}: it holds {lease.amounts}")
+        _require(same, "vector", resize, ": it holds", lease.amounts)
         for resource, amount in resize.amounts.items():
             bounds = (demand.per_node if resource.node else demand.cluster)[resource.kind]
-            _require(amount in bounds, "feasible", f"{resize}: {bounds}")
+            _require(amount in bounds, "feasible", resize, bounds)
         grown = [r for r, n in resize.amounts.items() if n > lease.amounts[r]]
         most = {r: max(n, lease.amounts[r]) for r, n in resize.amounts.items()}
         self._recount(lease, most, now)
         self._fresh(resize.change)
         lease.change = resize.change
         for resource in grown:
-            self._check_capacity(resource, f"{resize}", now)
-            self._check_limit(job.action.task, resource.kind, f"{resize}")
+            self._check_capacity(resource, resize, now)
+            self._check_limit(job.action.task, resource.kind, resize)
 
     def _fresh(self, token: int) -> None:
-        _require(token > self.last_token, "token", f"{token} is not above {self.last_token}")
+        _require(token > self.last_token, "token", token, "is not above", self.last_token)
         self.last_token = token
 
     # Units
@@ -533,14 +561,14 @@ class Book:
         limits = self.rules.limits
         return limits.get(task, {}).get(kind) or limits.get("*", {}).get(kind)
 
-    def _check_limit(self, task: str, kind: str, what: str) -> None:
+    def _check_limit(self, task: str, kind: str, what: object) -> None:
         if (most := self._limit(task, kind)) is None:
             return
         leases = (job.lease for job in self.jobs.values() if job.action.task == task)
         held = sum(n for ls in leases if ls for r, n in ls.amounts.items() if r.kind == kind)
-        _require(held <= most, "limit", f"{what}: {task} holds {held} {kind} and may {most}")
+        _require(held <= most, "limit", what, task, "holds", held, kind, "and may", most)
 
-    def _check_capacity(self, resource: ResourceId, what: str, now: float) -> None:
+    def _check_capacity(self, resource: ResourceId, what: object, now: float) -> None:
         counter = self.counters.get(resource)
         if counter is None:
             raise Violation("node", f"{what}: there is no {resource}")
@@ -595,6 +623,22 @@ class Book:
             and self._may_run(other)
         ]
 
+    def _check_reserved(self, job: Job, resource: ResourceId, grant: Grant) -> None:
+        """Who is not reserved leaves what those need that are, and could run."""
+        counter = self.counters[resource]
+        if not self.rules.reserves or job.reserved or counter.capacity.view != "linear":
+            return
+        kept = 0
+        for name in self._kept:
+            if self._waits(name) and self._may_run(self.jobs[name]):
+                wants = self._wants(self.jobs[name])
+                known = all(wanted in self.counters for wanted in wants)
+                kept += wants.get(resource, 0) if known else 0
+        left = counter.capacity.total - counter.taken
+        _require(
+            kept <= left, "reserved", grant, "leaves", left, "of", resource, ", kept are", kept
+        )
+
     def _count_overtaken(self, grant: Grant) -> None:
         """Younger grants at the cost of who waits: they leave less than it needs."""
         most = self.rules.overtaken_max
@@ -611,9 +655,10 @@ class Book:
                 if counter.capacity.total - counter.taken < need:
                     job.overtaken += 1
                     break
-            _require(job.overtaken <= most, "overtaking", f"{name}: by {grant} and others")
+            _require(job.overtaken <= most, "overtaking", name, ": by", grant, "and others")
 
 
-def _require(right: bool, rule: str, message: str) -> None:
+def _require(right: bool, rule: str, *what: object) -> None:
+    """What is put into words only if it is needed: that is slow."""
     if not right:
-        raise Violation(rule, message)
+        raise Violation(rule, " ".join(map(str, what)))

@@ -58,7 +58,7 @@ EVENT_FAULTS = (
 FAULTS_END_S = 60.0
 """Nothing bad begins later: from then on everything has to come to its end."""
 
-POLICIES = ("fcfs", "fixed:2", "backfill:2", "unlimited:2", "arl-tangram", "elastic")
+POLICIES = ("fcfs", "fixed:2", "backfill:2", "unlimited:2", "arl-tangram", "elastic", "elastic")
 
 ORDERS = ("first-come", "first-come", "priority:ageing=20", "fair-share", "group:ageing=20")
 
@@ -116,7 +116,7 @@ def draw(random: Random, views: Collection[str], most_walks: int, policy: str | 
     """`views` are names of resource views that the scheduler will know beside "linear"."""
     offers = _offers(random, views)
     odds = _odds(random)
-    walks = _walks(random, offers, random.randint(1, most_walks))
+    walks = _walks(random, offers, random.choice((2, most_walks // 2, most_walks)))
     drawn, order, limits = random.choice(POLICIES), random.choice(ORDERS), _limits(random)
     return World(policy or drawn, order, limits, odds, offers, walks)
 
@@ -132,7 +132,9 @@ def _limits(random: Random) -> dict[str, dict[str, int]]:
 
 def _odds(random: Random) -> Odds:
     drawn = {f: random.choice((0.02, 0.1, 0.4)) for f in MESSAGE_FAULTS if random.random() < 0.5}
-    drawn |= {f: random.choice((0.2, 1.0)) for f in EVENT_FAULTS if random.random() < 0.5}
+    drawn |= {f: random.choice((0.1, 0.5)) for f in EVENT_FAULTS if random.random() < 0.5}
+    if "resize" in drawn:
+        drawn["resize"] = 1.0  # it needs several in a row to matter
     return Odds(drawn, random.choice((0.5, 2.0, 8.0)))
 
 
@@ -162,7 +164,7 @@ def _offers(random: Random, views: Collection[str]) -> dict[str, tuple[Capacity,
 
 def _walks(random: Random, offers: dict[str, tuple[Capacity, ...]], count: int) -> list[Walk]:
     kinds = [capacity.resource.kind for capacity in offers[""]]
-    elastic, crowded = random.random() < 0.7, random.random() < 0.5
+    elastic, crowded = random.random() < 0.8, random.random() < 0.5
     walks: list[Walk] = []
     for number in range(count):
         alone = random.random() < 0.15
@@ -180,7 +182,7 @@ def _walks(random: Random, offers: dict[str, tuple[Capacity, ...]], count: int) 
                 number // 4,
                 sandboxed=random.random() < 0.9,
             )
-        start_s = random.uniform(0, 5.0 if crowded else FAULTS_END_S / 2)
+        start_s = random.uniform(0, 5.0 if crowded else FAULTS_END_S / 3)
         walk = Walk(trajectory, start_s, random.randint(1, 4), group=group)
         for index in range(random.randint(1, 6)):
             name = f"{trajectory.id if trajectory else f'c{number}'}/{index}"
@@ -202,10 +204,14 @@ def _work(
         cluster[kind] = _amounts(random, elastic, 8 if kind == GPUS else 2)
         if random.random() < 0.2:
             cluster[random.choice(kinds)] = Amounts.exactly(1)
-    key = random.choice([*per_node, *cluster, None])
-    run_s = random.choice((0.0, random.expovariate(1.0), random.expovariate(0.1)))
+    key = (
+        next(iter(per_node or cluster))
+        if random.random() < 0.7
+        else random.choice([*cluster, None])
+    )
+    run_s = random.choice((0.0, random.expovariate(1.0), *(random.expovariate(0.05),) * 3))
     profile = Profile()
-    if random.random() < 0.7:
+    if random.random() < 0.85:
         profile = Profile(run_s * random.choice((1.0, 0.2, 5.0)), serial=random.choice((0.0, 0.1)))
     action = Action(
         name,
@@ -215,10 +221,10 @@ def _work(
         "exec" if boxed else "call",
         random.choice((0, 0, 0, 2, -1)),
         None,
-        random.choice((None, None, random.expovariate(0.2) + 0.01)),
+        random.choice((None, None, None, random.expovariate(0.1) + 0.01)),
         profile,
         walk.group,
-        malleable=random.random() < 0.5,
+        malleable=random.random() < 0.7,
     )
     return Work(action, random.choice((0.0, random.expovariate(1.0))), run_s)
 

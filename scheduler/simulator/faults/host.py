@@ -419,7 +419,11 @@ class HostileHost:
         for site in back:
             self.join(site)
         jobs = self.book.jobs
-        holding = {job.action.trajectory for job in jobs.values() if job.lease is not None}
+        holding = {
+            job.action.trajectory
+            for job in jobs.values()
+            if job.lease is not None and job.lease.node != CLUSTER
+        }
         for trajectory in sorted(homes, key=lambda trajectory: trajectory.id not in holding):
             self.tell(ev.TrajectoryOpened(trajectory))
         for name, job in list(jobs.items()):

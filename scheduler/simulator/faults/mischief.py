@@ -14,7 +14,7 @@ from ...model import (
     EndReason,
     ResourceId,
 )
-from ..checkers import Job, Violation
+from ..checkers import Violation
 from .drawn import EVENT_FAULTS, FAULTS_END_S
 from .host import HostileHost
 from .site import Site
@@ -41,8 +41,8 @@ def _plan_next(host: HostileHost) -> None:
 
 def _happen(host: HostileHost) -> None:
     _plan_next(host)
-    fault = host.random.choice(EVENT_FAULTS)
-    if host.serving and host.chance(fault):
+    fault = _one(host, [fault for fault in EVENT_FAULTS if host.odds[fault]])
+    if fault is not None and host.serving and host.chance(fault):
         _FAULTS[fault](host)
 
 
@@ -52,11 +52,6 @@ def _one(host: HostileHost, of: list[T]) -> T | None:
 
 def _a_site(host: HostileHost) -> Site | None:
     return _one(host, [site for site in host.sites.values() if site.up])
-
-
-def _a_job(host: HostileHost, held: bool) -> Job | None:
-    jobs = [job for job in host.book.jobs.values() if job.end is None]
-    return _one(host, [job for job in jobs if (job.lease is not None) == held])
 
 
 # Nodes
@@ -182,12 +177,12 @@ def _quota_closes(host: HostileHost) -> None:
 
 
 def _resize(host: HostileHost) -> None:
-    if (job := _a_job(host, held=True)) is None or job.lease is None:
-        return
-    resource = _one(host, list(job.lease.amounts))
-    if resource is not None:
-        amount = host.random.randint(1, 8)
-        host.tell(ev.ResizeRequested(job.action.id, {resource: amount}))
+    """Of all that run, again and again: one change of each is under way at a time."""
+    for job in list(host.book.jobs.values()):
+        if job.running and job.end is None and job.lease is not None and job.lease.amounts:
+            resource = host.random.choice(list(job.lease.amounts))
+            amount = host.random.choice([*job.action.demand.of(resource.kind), 7])
+            host.tell(ev.ResizeRequested(job.action.id, {resource: amount}))
 
 
 def _forget(host: HostileHost) -> None:
@@ -209,6 +204,10 @@ def _nonsense(host: HostileHost) -> None:
     for home in list(host.book.homes.values())[:2]:
         host.tell(ev.TrajectoryReleased(home.trajectory.id, home.token + 1))
         host.tell(ev.SandboxReady(home.trajectory.id, home.token - 1))
+    for held in [j for j in host.book.jobs.values() if j.lease is not None and j.lease.change]:
+        if (lease := held.lease) is not None:
+            least = dict.fromkeys(lease.amounts, 1)
+            host.tell(ev.Resized(held.action.id, lease.token, least, lease.change - 1))
     if job is None:
         return
     name, token = job.action.id, host.book.last_token + host.random.randint(1, 5)

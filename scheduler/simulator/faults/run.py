@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 from ...core import Scheduler
@@ -16,7 +17,7 @@ from .drawn import FAULTS_END_S, World, draw
 from .host import HostileHost
 from .mischief import unleash
 
-WALKS_MAX = 10
+WALKS_MAX = 14
 """Trajectories of one run, at most."""
 
 CALM_S = 2_000.0
@@ -40,8 +41,13 @@ class Verdict:
     faults: frozenset[str]
     """Those that happened."""
     violation: Exception | None
-    story: str
-    """The last events and decisions, one a line."""
+    told: tuple[tuple[float, Event, list[Decision]], ...]
+    """The last events and what was decided on each."""
+
+    @property
+    def story(self) -> str:
+        """The same for people, one a line."""
+        return "\n".join(_told(*told) for told in self.told)
 
 
 def run_seed(
@@ -66,9 +72,8 @@ def run_seed(
     violation: Exception | None = None
     try:
         _live(host)
-    except Exception as error:  # whatever the scheduler raises is a broken promise
+    except Exception as error:  # noqa: BLE001 - whatever the scheduler raises is a broken promise
         violation = error
-    story = "\n".join(_told(*told) for told in host.story)
     return Verdict(
         seed,
         world.policy,
@@ -77,7 +82,7 @@ def run_seed(
         host.restarts,
         frozenset(host.faults),
         violation,
-        story,
+        tuple(host.story),
     )
 
 
@@ -106,6 +111,7 @@ def _host(
     rules = Rules(
         in_order=name in _RIGID and world.order == FIRST_COME and not world.limits,
         overtaken_max=None if name == "backfill" else overtaken_max,
+        reserves=name != "backfill",
         chooses=name not in (*_RIGID, "backfill"),
         limits=world.limits,
     )
@@ -121,9 +127,9 @@ def _host(
 def _live(host: HostileHost) -> None:
     """Faults for a while, then peace, in which everything has to come to its end."""
     for site in host.sites.values():
-        host.after(host.random.choice((0.0, 0.0, 5.0)), lambda site=site: host.join(site))
+        host.after(host.random.choice((0.0, 0.0, 5.0)), partial(host.join, site))
     for progress in host.walks:
-        host.after(progress.walk.start_s, lambda progress=progress: host.begin(progress))
+        host.after(progress.walk.start_s, partial(host.begin, progress))
     unleash(host)
     host.run_until(FAULTS_END_S)
     host.calm = True

@@ -18,12 +18,13 @@ from functools import partial
 from tangram.managers.gpu.view import CHUNKS_VIEW, ChunksView
 from tangram.managers.quota import QUOTA_VIEW, QuotaView
 from tangram.scheduler import waiting
+from tangram.scheduler.pool import ViewFactory
 from tangram.scheduler.simulator.checkers import Violation
 from tangram.scheduler.simulator.faults.run import Verdict, run_seed, shrink
 
 COMMAND = "python -m tests.scheduler.simulator.repeat"
 
-VIEWS = {CHUNKS_VIEW: ChunksView, QUOTA_VIEW: QuotaView}
+VIEWS: dict[str, ViewFactory] = {CHUNKS_VIEW: ChunksView, QUOTA_VIEW: QuotaView}
 
 FEW, SOME = 1, 2
 """Overtakings that odd seeds allow in place of OVERTAKE_MAX and OVERTAKE_YOUNGER_MAX, so that short

@@ -21,13 +21,15 @@ from tangram.scheduler.ledger import Ledger
 from tangram.scheduler.lifecycle import Lifecycle
 from tangram.scheduler.matching import Matching
 from tangram.scheduler.membership import Membership
-from tangram.scheduler.queue import Line
+from tangram.scheduler.ranking import Ranking
+from tangram.scheduler.reserving import Reservations
 from tangram.scheduler.resizing import Resizing
 from tangram.scheduler.resource import LinearView
 from tangram.scheduler.simulator.checkers import Violation
 from tangram.scheduler.simulator.faults.drawn import EVENT_FAULTS, MESSAGE_FAULTS
+from tangram.scheduler.simulator.faults.run import shrink
 
-from .repeat import COMMAND, failure, main, shrink, verdict
+from .repeat import COMMAND, failure, main, verdict
 
 CHUNKS, SEEDS_EACH = 10, 200
 
@@ -154,14 +156,12 @@ def _believes_any_resize(patch: pytest.MonkeyPatch) -> None:
 
 
 def _serves_the_last_first(patch: pytest.MonkeyPatch) -> None:
-    def in_front(self: Line, entry: Any) -> None:
-        self.items.insert(0, entry)
+    patch.setattr(Ranking, "of_action", lambda self, entry, priority: -float(entry.key[1]))
 
-    def removed(self: Line, entry: Any) -> None:
-        self.items.remove(entry)
 
-    patch.setattr(Line, "add", in_front)
-    patch.setattr(Line, "remove", removed)
+def _keeps_no_reservation(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Reservations, "kept", lambda self, resource: 0)
+    patch.setattr(Reservations, "kept_from", lambda self, entry, resource: 0)
 
 
 def _closes_no_quota(patch: pytest.MonkeyPatch) -> None:
@@ -184,6 +184,7 @@ MUTANTS: dict[str, tuple[Break, set[str]]] = {
     "ignores the slots of a trajectory": (_ignores_slots, {"concurrency", "gate"}),
     "believes any answer to a resize": (_believes_any_resize, {"units", "node", "resize"}),
     "serves the last first": (_serves_the_last_first, {"order"}),
+    "keeps nothing for the reserved": (_keeps_no_reservation, {"reserved"}),
     "grants of a closed quota": (_closes_no_quota, {"closed"}),
 }
 
@@ -211,7 +212,9 @@ def test_a_failure_names_the_command_that_repeats_it_in_fewer_trajectories(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     MUTANTS["kills nobody"][0](monkeypatch)
-    found = next(v for v in map(verdict, range(MUTANT_SEEDS_MAX)) if v.violation is not None)
+    found = next(
+        v for v in map(verdict, range(MUTANT_SEEDS_MAX)) if v.violation and len(v.walks) > 3
+    )
     shown = failure(found)
     assert shown.endswith(f"{COMMAND} --seed {found.seed}")
     arguments = shown.rpartition("tests.scheduler.simulator.repeat ")[2].split()
