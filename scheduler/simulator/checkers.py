@@ -16,7 +16,6 @@ from .. import events as ev
 from ..decisions import Decision, End, Grant, Kill, Place, Reserve, Resize
 from ..model import (
     CLUSTER,
-    MEMORY,
     Action,
     Capacity,
     LeaseRecord,

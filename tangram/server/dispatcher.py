@@ -21,7 +21,7 @@ from ..errors import (
     Unavailable,
 )
 from ..managers.base import ExecSpec, Manager, PermitSpec, SandboxHost
-from ..managers.errors import ManagerError
+from ..managers.errors import LeaseLost, ManagerError
 from ..scheduler import (
     CLUSTER,
     CancelRequested,
@@ -357,7 +357,7 @@ class Dispatcher:
     def _grant(self, grant: Grant, now: float) -> None:
         record = self._book.get(grant.action)
         record.granted, record.node, record.token = now, grant.node, grant.token
-        record.cores = sum(n for r, n in grant.amounts.items() if r.kind == CORES)
+        record.cores = _cores_of(grant.amounts)
         record.sandbox_wait_s = self._sandbox_wait_s(record, now)
         record.state = State.PREPARING
         run = GrantRun(
@@ -378,13 +378,17 @@ class Dispatcher:
             self._grants.pop(run.record.id, None)
 
     async def _resize(self, run: GrantRun, decision: Resize) -> None:
+        before = _cores_of(run.amounts)
         try:
-            amounts = await run.resize(decision.amounts)
+            await run.resize(decision.amounts)
+        except LeaseLost:
+            log.debug("action %s ended before it was resized", decision.action)
         except ManagerError as error:
             log.warning("resizing action %s failed: %s", decision.action, error)
-            amounts = run.grant.amounts
-        run.record.cores = sum(n for r, n in amounts.items() if r.kind == CORES)
-        resized = Resized(decision.action, decision.token, amounts, decision.change)
+        except Exception:  # without an answer it would never be resized again
+            log.exception("resizing action %s failed", decision.action)
+        run.record.note_resize(_cores_of(run.amounts) - before)
+        resized = Resized(decision.action, decision.token, run.amounts, decision.change)
         await self._pump.post(resized)
 
     def _end(self, end: End, now: float) -> None:
@@ -469,6 +473,10 @@ class Dispatcher:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _cores_of(amounts: Mapping[ResourceId, int]) -> int:
+    return sum(amount for resource, amount in amounts.items() if resource.kind == CORES)
 
 
 def _told(record: ActionRecord) -> ActionRecord:

@@ -88,14 +88,19 @@ class GrantRun:
         self.retry_after_s = retry_after_s
         self._permit_returned.set()
 
-    async def resize(self, amounts: Mapping[ResourceId, int]) -> Mapping[ResourceId, int]:
-        """Give the live leases other amounts; returns what they then have."""
-        actual: dict[ResourceId, int] = {}
+    async def resize(self, amounts: Mapping[ResourceId, int]) -> None:
+        """Give the live leases other amounts; `amounts` then says what they have, also where one
+        of them could not be changed. Raises ManagerError."""
         for index, (manager, owned) in enumerate(self._owners):
-            wanted = {resource: amounts.get(resource, owned[resource]) for resource in owned}
-            self._leases[index] = await manager.resize(self._leases[index], wanted)
-            actual |= self._leases[index].amounts
-        return actual
+            lease = self._leases[index]
+            wanted = {r: amounts.get(r, lease.amounts[r]) for r in owned}
+            if wanted != lease.amounts:
+                self._leases[index] = await manager.resize(lease, wanted)
+
+    @property
+    def amounts(self) -> Mapping[ResourceId, int]:
+        """What its leases have."""
+        return {r: amount for lease in self._leases for r, amount in lease.amounts.items()}
 
     async def _acquire(self) -> None:
         action = self.record.request.action

@@ -54,6 +54,9 @@ class ActionRecord:
     token: int = 0
     node: str = ""
     cores: int = 0
+    """Granted at its start; `grown` and `shrunk` count how often that changed while it ran."""
+    grown: int = 0
+    shrunk: int = 0
     granted: float | None = None
     sandbox_wait_s: float = 0.0
     """How much of the time before the grant its sandbox was starting: prepare, not queue."""
@@ -82,6 +85,11 @@ class ActionRecord:
         self.started = now
         self.state = State.RUNNING
         self.began.set()
+
+    def note_resize(self, difference: int) -> None:
+        """Its lease has so many cores more or, below zero, fewer."""
+        self.grown += difference > 0
+        self.shrunk += difference < 0
 
     def finish(
         self,
