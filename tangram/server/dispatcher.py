@@ -57,6 +57,7 @@ from .leases import TaskLeases
 from .log import EventLog, MemoryLog
 from .outputs import OutputArchive, OutputStore
 from .pump import Pump
+from .recorder import TraceRecorder
 from .records import (
     ActionExplanation,
     ActionRecord,
@@ -102,6 +103,7 @@ class Dispatcher:
         self.limits = limits or DispatcherLimits()
         self.draining = False
         self.observers: list[Callable[[ActionRecord], None]] = []
+        self.recorder: TraceRecorder | None = None
         self._scheduler = scheduler
         self._managers = tuple(managers)
         self._log: EventLog = event_log or MemoryLog()
@@ -123,6 +125,7 @@ class Dispatcher:
             post=self._pump.post,
             clock=clock,
             forget=scheduler.forget_trajectory,
+            gone=self._tell_over,
         )
         self._housekeeping = Housekeeping(
             self._book,
@@ -191,6 +194,8 @@ class Dispatcher:
             return known
         record = TrajectoryRecord(checked, self.now())
         self._trajectories.add(record)
+        if self.recorder is not None:
+            self.recorder.opened(record)
         await self._pump.post(TrajectoryOpened(checked.trajectory))
         return record
 
@@ -376,6 +381,31 @@ class Dispatcher:
             await run.drive()
         finally:
             self._grants.pop(run.record.id, None)
+            run.record.released = self.now()
+            self._record(run.record)
+
+    def _record(self, record: ActionRecord) -> None:
+        """An action is released: the last that happens to it."""
+        if self.recorder is None:
+            return
+        try:
+            self.recorder.released(record)
+        except Exception:  # no action may fail for the trace's sake
+            log.exception("recording action %s failed", record.id)
+        if (trajectory := record.request.action.trajectory) is not None:
+            self._tell_over(trajectory)
+
+    def _tell_over(self, trajectory: str) -> None:
+        """The recorder, once the trajectory is gone and nothing of it holds anything."""
+        if self.recorder is None or not self._trajectories.is_gone(trajectory):
+            return
+        held = (run.record.request.action.trajectory for run in self._grants.values())
+        if trajectory in held:
+            return
+        try:
+            self.recorder.over(trajectory)
+        except Exception:
+            log.exception("recording trajectory %s failed", trajectory)
 
     async def _resize(self, run: GrantRun, decision: Resize) -> None:
         before = _cores_of(run.amounts)
@@ -387,7 +417,7 @@ class Dispatcher:
             log.warning("resizing action %s failed: %s", decision.action, error)
         except Exception:  # without an answer it would never be resized again
             log.exception("resizing action %s failed", decision.action)
-        run.record.note_resize(_cores_of(run.amounts) - before)
+        run.record.note_resize(before, _cores_of(run.amounts), self.now())
         resized = Resized(decision.action, decision.token, run.amounts, decision.change)
         await self._pump.post(resized)
 

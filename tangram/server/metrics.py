@@ -20,6 +20,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from .recorder import TraceRecorder
 from .records import ActionRecord, PoolStatus, Units
 
 TASKS_MAX = 200
@@ -40,12 +41,16 @@ PARTS = ("queue", "prepare", "run", "overhead", "act")
 class Metrics:
     """One server's metrics, in a registry of their own."""
 
-    def __init__(self, status: Callable[[], PoolStatus]) -> None:
+    def __init__(
+        self, status: Callable[[], PoolStatus], *, recorder: TraceRecorder | None = None
+    ) -> None:
         """`status` is asked at each scrape, on the thread that scrapes."""
         self._registry = CollectorRegistry()
         self._actions = _ActionCollector()
         self._registry.register(self._actions)
         self._registry.register(_PoolCollector(status))
+        if recorder is not None:
+            self._registry.register(_TraceCollector(recorder))
 
     def observe(self, record: ActionRecord) -> None:
         """Count an ended action. Called once for each, on the event loop."""
@@ -123,6 +128,23 @@ class _ActionCollector(Collector):
             return OTHER_TASKS
         self._tasks.add(task)
         return task
+
+
+class _TraceCollector(Collector):
+    """What `--record` keeps."""
+
+    def __init__(self, recorder: TraceRecorder) -> None:
+        self._recorder = recorder
+
+    def collect(self) -> Iterator[Metric]:
+        recorded = CounterMetricFamily(
+            "tangram_recorded_actions",
+            "Actions for the recorded trace: written, or dropped since they could not be.",
+            labels=("result",),
+        )
+        recorded.add_metric(("written",), self._recorder.written)
+        recorded.add_metric(("dropped",), self._recorder.dropped)
+        yield recorded
 
 
 class _PoolCollector(Collector):
