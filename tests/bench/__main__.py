@@ -18,7 +18,7 @@ from rich.table import Table as RichTable
 
 from tangram import __version__
 
-from . import exec_latency, exec_rate, pass_cost, resizing
+from . import exec_latency, exec_rate, pass_cost, resizing, simulated
 from .measure import Table
 
 BENCHMARKS: dict[str, Callable[[int], Coroutine[Any, Any, Table]]] = {
@@ -26,6 +26,7 @@ BENCHMARKS: dict[str, Callable[[int], Coroutine[Any, Any, Table]]] = {
     "exec-rate": exec_rate.measure,
     "resizing": resizing.measure,
     "pass-cost": pass_cost.measure,
+    "simulated": simulated.measure,
 }
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 START, END = "<!-- bench:start -->", "<!-- bench:end -->"
