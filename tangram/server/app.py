@@ -156,7 +156,9 @@ class Server:
                 lease_s=self.config.lease,
             ),
         )
-        metrics = Metrics(dispatcher.status, recorder=self._recorder)
+        metrics = Metrics(
+            dispatcher.status, errors=self._scheduler.profiler.errors, recorder=self._recorder
+        )
         dispatcher.observers.append(metrics.observe)
         dispatcher.recorder = self._recorder
         await dispatcher.start()
