@@ -236,7 +236,7 @@ class Scheduler:
             case ev.Started():
                 if entry.state is State.PREPARING:
                     entry.state = State.RUNNING
-                    if (key := entry.key_resource()) in entry.amounts:
+                    if (key := entry.key_resource()) and key in entry.amounts:
                         entry.stretches = Stretches(entry.amounts[key], now)
             case ev.ActionEnded(_, _, failed, run_s):
                 self._learn(entry, run_s, now)

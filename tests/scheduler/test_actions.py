@@ -241,11 +241,10 @@ def test_an_action_that_the_node_could_not_resize_is_not_asked_again(node: Dialo
     node.settle("t")
     node.exec("a", "t", Amounts.between(1, 4))
     node.start("a")
-    token = node.tokens["a"]
     assert node.tell(ResizeRequested("a", {CORES: 2}))
-    node.tell(Resized("a", token, {CORES: 2}))
+    node.resized("a", 2)
     assert node.tell(ResizeRequested("a", {CORES: 4}))
-    node.tell(Resized("a", token, {CORES: 2}))
+    node.resized("a", 2)
     assert node.tell(ResizeRequested("a", {CORES: 3})) == []
 
 

@@ -35,6 +35,6 @@ def test_what_a_resized_action_teaches_is_its_work_with_one_unit(node: Dialogue)
     node.tell(Started("a", token))
     assert "1 core" in node.scheduler.explain("a", node.now).sentence
     node.tell(ResizeRequested("a", {CORES: 4}), at=3.0)
-    node.tell(Resized("a", token, {CORES: 4}), at=4.0)
+    node.tell(Resized("a", token, {CORES: 4}, node.changes["a"]), at=4.0)
     node.tell(ActionEnded("a", token, run_s=6.0), at=6.0)
     assert node.scheduler.profiler.predict(action).p50_s == pytest.approx(12.0)
