@@ -24,6 +24,7 @@ from .model import (
     WaitReason,
     WaitSpan,
 )
+from .pattern import Source
 from .stretches import Stretches
 
 Key: TypeAlias = tuple[float, int, str]
@@ -101,6 +102,8 @@ class Entry:
     tallied: int = 0
     profile: Profile = field(default_factory=Profile)
     """What is believed of its duration: as given, else as learned."""
+    source: Source = Source.NOTHING
+    """Of that duration."""
     choices: Choices | None = None
     """Amounts of its key resource to choose from; None if its amount is settled."""
     rank: Rank = (0.0, 0.0, 0, "")

@@ -21,7 +21,7 @@ from ..errors import (
     Unavailable,
 )
 from ..managers.base import ExecSpec, Manager, PermitSpec, SandboxHost
-from ..managers.errors import LeaseLost, ManagerError
+from ..managers.errors import ManagerError
 from ..scheduler import (
     CLUSTER,
     CancelRequested,
@@ -33,7 +33,6 @@ from ..scheduler import (
     Place,
     Reserve,
     Resize,
-    Resized,
     ResizeRequested,
     ResourceId,
     Scheduler,
@@ -41,7 +40,6 @@ from ..scheduler import (
     Submitted,
     TrajectoryOpened,
 )
-from ..scheduler.model import CORES
 from .admission import (
     OVERLOAD_RETRY_S,
     QueueBound,
@@ -51,7 +49,7 @@ from .admission import (
 )
 from .book import ActionBook
 from .failures import from_end, from_manager
-from .grants import GrantRun
+from .grants import GrantRun, cores_of
 from .housekeeping import Housekeeping
 from .leases import TaskLeases
 from .log import EventLog, MemoryLog
@@ -355,14 +353,14 @@ class Dispatcher:
                     self._spawn(run.kill())
             case Resize():
                 if (run := self._grants.get(decision.action)) is not None:
-                    self._spawn(self._resize(run, decision))
+                    self._spawn(run.carry_out(decision))
             case Reserve():
                 log.info("units of %s are kept for %s", decision.resources, decision.action)
 
     def _grant(self, grant: Grant, now: float) -> None:
         record = self._book.get(grant.action)
         record.granted, record.node, record.token = now, grant.node, grant.token
-        record.cores = _cores_of(grant.amounts)
+        record.cores = cores_of(grant.amounts)
         record.sandbox_wait_s = self._sandbox_wait_s(record, now)
         record.state = State.PREPARING
         run = GrantRun(
@@ -382,44 +380,18 @@ class Dispatcher:
         finally:
             self._grants.pop(run.record.id, None)
             run.record.released = self.now()
-            self._record(run.record)
-
-    def _record(self, record: ActionRecord) -> None:
-        """An action is released: the last that happens to it."""
-        if self.recorder is None:
-            return
-        try:
-            self.recorder.released(record)
-        except Exception:  # no action may fail for the trace's sake
-            log.exception("recording action %s failed", record.id)
-        if (trajectory := record.request.action.trajectory) is not None:
-            self._tell_over(trajectory)
+            if self.recorder is not None:
+                self.recorder.released(run.record)
+                if (trajectory := run.record.request.action.trajectory) is not None:
+                    self._tell_over(trajectory)
 
     def _tell_over(self, trajectory: str) -> None:
         """The recorder, once the trajectory is gone and nothing of it holds anything."""
         if self.recorder is None or not self._trajectories.is_gone(trajectory):
             return
         held = (run.record.request.action.trajectory for run in self._grants.values())
-        if trajectory in held:
-            return
-        try:
+        if trajectory not in held:
             self.recorder.over(trajectory)
-        except Exception:
-            log.exception("recording trajectory %s failed", trajectory)
-
-    async def _resize(self, run: GrantRun, decision: Resize) -> None:
-        before = _cores_of(run.amounts)
-        try:
-            await run.resize(decision.amounts)
-        except LeaseLost:
-            log.debug("action %s ended before it was resized", decision.action)
-        except ManagerError as error:
-            log.warning("resizing action %s failed: %s", decision.action, error)
-        except Exception:  # without an answer it would never be resized again
-            log.exception("resizing action %s failed", decision.action)
-        run.record.note_resize(before, _cores_of(run.amounts), self.now())
-        resized = Resized(decision.action, decision.token, run.amounts, decision.change)
-        await self._pump.post(resized)
 
     def _end(self, end: End, now: float) -> None:
         record = self._book.get(end.action)
@@ -503,10 +475,6 @@ class Dispatcher:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-def _cores_of(amounts: Mapping[ResourceId, int]) -> int:
-    return sum(amount for resource, amount in amounts.items() if resource.kind == CORES)
 
 
 def _told(record: ActionRecord) -> ActionRecord:

@@ -107,6 +107,21 @@ class TraceRecorder:
 
     def released(self, record: ActionRecord) -> None:
         """What an action was granted is free again: the last that happens to it."""
+        try:
+            self._keep(record)
+        except Exception:  # no action may fail for the trace's sake
+            log.exception("recording action %s failed", record.id)
+
+    def over(self, trajectory: str) -> None:
+        """It ended, and all its actions are released. Silent if it is unknown."""
+        if (line := self._open.pop(trajectory, None)) is None:
+            return
+        try:
+            self._write(line)
+        except Exception:
+            log.exception("recording trajectory %s failed", trajectory)
+
+    def _keep(self, record: ActionRecord) -> None:
         if record.result is None or record.ended is None or record.granted is None:
             return
         name = record.request.action.trajectory
@@ -117,11 +132,6 @@ class TraceRecorder:
         line.steps.append(_step(record, self._predict))
         self._held += 1
         if name is None:
-            self._write(line)
-
-    def over(self, trajectory: str) -> None:
-        """It ended, and all its actions are released. Silent if it is unknown."""
-        if (line := self._open.pop(trajectory, None)) is not None:
             self._write(line)
 
     async def aclose(self) -> None:

@@ -255,4 +255,8 @@ class ActionExplanation:
     sentence: str
     ahead: int
     predicted_run_s: float | None
+    predicted_from: str
+    """given, learned, task, kind or nothing."""
+    considered: tuple[tuple[int, float], ...]
+    """(amount, predicted run time in seconds) from which its amount is chosen."""
     history: tuple[HistoryEntry, ...]

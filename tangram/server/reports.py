@@ -160,6 +160,8 @@ def explain(
         sentence=_sentence(record, story, now),
         ahead=story.ahead if story else 0,
         predicted_run_s=story.predicted_run_s if story else None,
+        predicted_from=str(story.predicted_from) if story else "",
+        considered=story.considered if story else (),
         history=tuple(_history(record, history)),
     )
 
