@@ -32,6 +32,7 @@ from .ranking import Weights
 from .records import Entry, Phase, Seat, Waits
 from .resizing import Resizing
 from .resource import LinearView, ResourceView
+from .stretches import Stretches
 from .waiting import OVERTAKE_MAX, Waiting
 
 __all__ = ["ENDED_MAX", "OVERTAKE_MAX", "Closable", "Explanation", "QueueSummary", "Scheduler"]
@@ -235,8 +236,10 @@ class Scheduler:
             case ev.Started():
                 if entry.state is State.PREPARING:
                     entry.state = State.RUNNING
+                    if (key := entry.key_resource()) and key in entry.amounts:
+                        entry.stretches = Stretches(entry.amounts[key], now)
             case ev.ActionEnded(_, _, failed, run_s):
-                self._learn(entry, run_s)
+                self._learn(entry, run_s, now)
                 if not entry.state.ended:
                     entry.state = State.FAILED if failed else State.FINISHED
             case ev.LeaseReleased():
@@ -244,12 +247,17 @@ class Scheduler:
             case ev.LeaseLost(_, _, message):
                 self._life.lose(entry, message, now)
 
-    def _learn(self, entry: Entry, run_s: float | None) -> None:
-        """What it ran teaches about others like it, unless its amount changed on the way or is not
-        booked here."""
-        key = entry.key_resource()
+    def _learn(self, entry: Entry, run_s: float | None, now: float) -> None:
+        """What it ran teaches about others like it, unless its key resource is not booked here."""
+        key, stretches = entry.key_resource(), entry.stretches
+        if run_s is None:
+            return
+        if stretches is not None and not stretches.constant:
+            self.profiler.observe_changing(entry.action, stretches.until(now), run_s)
+            return
         units = entry.amounts.get(key) if key is not None else 1
-        if run_s is not None and units is not None and entry.left == 1.0:
+        units = stretches.units if stretches is not None else units
+        if units is not None:
             self.profiler.observe(entry.action, units, run_s)
 
     def _holder(self, action_id: str, token: int) -> Entry | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 
 from .model import CLUSTER, MEMORY, ResourceId, State, WaitReason, WaitSpan
+from .pattern import Source
 from .placement import Placement
 from .pool import Pool
 from .records import Entry, Seat, Tally, Waits
@@ -31,6 +32,11 @@ class Explanation:
     ahead: int
     """Older actions in the same queue; at its trajectory's gate, those before it there."""
     predicted_run_s: float | None
+    predicted_from: Source
+    """Of the duration behind `predicted_run_s`."""
+    considered: tuple[tuple[int, float], ...]
+    """Amounts of its key resource from which one is chosen, each with the predicted run time; empty
+    if its amount is settled."""
     reserved: bool
     """What it needs is kept from younger actions."""
     sentence: str
@@ -65,6 +71,8 @@ class Explainer:
             spans=tuple(entry.spans),
             ahead=self._ahead(entry),
             predicted_run_s=_predicted_run_s(entry),
+            predicted_from=entry.source,
+            considered=_considered(entry),
             reserved=entry.reserved,
             sentence=self._sentence(entry, now),
         )
@@ -177,3 +185,9 @@ def _predicted_run_s(entry: Entry) -> float | None:
         return entry.run_s(1)
     minimum = entry.action.demand.of(key.kind).minimum
     return entry.run_s(entry.amounts.get(key) or entry.needs.get(key, minimum))
+
+
+def _considered(entry: Entry) -> tuple[tuple[int, float], ...]:
+    if entry.choices is None:
+        return ()
+    return tuple(zip(entry.choices.units, entry.choices.durations_s, strict=True))

@@ -256,7 +256,8 @@ class Lifecycle:
         """Of its key resource: a set to choose from, or the one amount that the policy gives."""
         if (key := entry.key_resource()) is None:
             return
-        entry.profile = self._profiler.predict(entry.action).profile
+        prediction = self._profiler.predict(entry.action)
+        entry.profile, entry.source = prediction.profile, prediction.source
         allowed = self._waiting.limits.most(entry.action.task, key.kind)
         largest = min(allowed, self._pool.views[key].largest())
         arranger = self._policy.arranger

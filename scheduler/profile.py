@@ -52,7 +52,7 @@ class Profiler:
 
     def observe(self, action: Action, units: int, run_s: float) -> None:
         """The action finished by itself after running `run_s` with `units` of its key resource
-        (1 if it has none; if the amount changed, the one that does the same work in that time).
+        (1 if it has none). If its amount changed, `observe_changing` is the one to tell.
 
         Raises ValueError for units below one and for run times that are negative or not finite.
         """
@@ -69,8 +69,34 @@ class Profiler:
             one_unit = pattern.add_one_unit(math.log(run_s * given.efficiency(units) * units))
         else:
             one_unit = pattern.add(units, math.log(run_s), evidence=given.duration_s is None)
-        self._tasks.touch((action.task, action.kind), _of_task).add(one_unit)
-        self._kinds.touch(action.kind, _of_kind).add(one_unit)
+        self._note_one_unit(action, one_unit)
+
+    def observe_changing(self, action: Action, held_s: Mapping[int, float], run_s: float) -> None:
+        """The action ran `run_s`, in which it had `held_s`, units -> seconds, by a clock that need
+        not be the one of `run_s`.
+
+        It counts with what one unit would have taken, the sum of s E(m) m over its amounts m: in s
+        seconds it did the share s E(m) m / T1 of its work. E is the one given, else the one learned;
+        nothing is learned while neither is known. Its amounts are no evidence of E. Raises
+        ValueError as `observe`.
+        """
+        if not 0 <= run_s < math.inf:
+            raise ValueError(f"run_s must be finite and not negative, not {run_s}")
+        if min(held_s, default=0) < 1:
+            raise ValueError(f"units must be at least 1, not {min(held_s, default=0)}")
+        predicted = self.predict(action).profile
+        whole_s = sum(held_s.values())
+        if (predicted.serial is None and not predicted.elasticity) or whole_s <= 0:
+            return
+        work_s = sum(s * predicted.efficiency(m) * m for m, s in held_s.items())
+        one_unit_s = max(work_s * run_s / whole_s, DURATION_MIN_S)
+        self._errors.touch(action.kind, Errors).add(one_unit_s, predicted.run_s(1))
+        pattern = self._patterns.touch(_pattern_key(action), Pattern)
+        self._note_one_unit(action, pattern.add_one_unit(math.log(one_unit_s)))
+
+    def _note_one_unit(self, action: Action, log_s: float) -> None:
+        self._tasks.touch((action.task, action.kind), _of_task).add(log_s)
+        self._kinds.touch(action.kind, _of_kind).add(log_s)
 
     def predict(self, action: Action) -> Prediction:
         """What is known of it now. Asking changes nothing."""

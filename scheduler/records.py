@@ -24,6 +24,8 @@ from .model import (
     WaitReason,
     WaitSpan,
 )
+from .pattern import Source
+from .stretches import Stretches
 
 Key: TypeAlias = tuple[float, int, str]
 """Service order: (the order's rank, arrival number, id). Arrival numbers are unique."""
@@ -100,6 +102,8 @@ class Entry:
     tallied: int = 0
     profile: Profile = field(default_factory=Profile)
     """What is believed of its duration: as given, else as learned."""
+    source: Source = Source.NOTHING
+    """Of that duration."""
     choices: Choices | None = None
     """Amounts of its key resource to choose from; None if its amount is settled."""
     rank: Rank = (0.0, 0.0, 0, "")
@@ -114,6 +118,12 @@ class Entry:
     """Units taken in the views under its token. Shared with decisions: replaced, never changed."""
     change: int = 0
     """Token of the change of its amounts that is not confirmed yet; 0 if there is none."""
+    asked: Mapping[ResourceId, int] = field(default_factory=dict)
+    """What the last change should come to."""
+    stiff: bool = False
+    """The node did not change its amounts as asked: it is not asked again."""
+    stretches: Stretches | None = None
+    """What its lease had of the key resource, since it runs."""
     since_s: float = 0.0
     """When it was granted, or its amount last changed."""
     left: float = 1.0

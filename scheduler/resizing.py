@@ -25,9 +25,9 @@ class Resizing:
         self._ledger = ledger
 
     def change(self, entry: Entry, amounts: Mapping[ResourceId, int], now: float) -> Resize | None:
-        """None, and nothing changed, if the action does not run, is being resized, or the amounts
-        are infeasible for it, not free, or more than its task may hold."""
-        if entry.state is not State.RUNNING or entry.change:
+        """None, and nothing changed, if the action does not run, is being resized or could not be
+        before, or the amounts are infeasible for it, not free, or more than its task may hold."""
+        if entry.state is not State.RUNNING or entry.change or entry.stiff:
             return None
         wanted = {r: amounts.get(r, n) for r, n in entry.amounts.items()}
         if wanted == entry.amounts:
@@ -40,7 +40,7 @@ class Resizing:
         if not all(self._pool.could_resize(entry.token, to, now) for to in (grown, wanted)):
             return None
         self._book(entry, grown, now)
-        entry.change = self._pool.next_token()
+        entry.change, entry.asked = self._pool.next_token(), wanted
         return Resize(entry.id, entry.node, entry.token, wanted, entry.change)
 
     def _spare(self, entry: Entry, resource: ResourceId, now: float) -> int:
@@ -60,10 +60,14 @@ class Resizing:
         if not entry.change or entry.change != change:
             return False
         held = {r: amounts.get(r, n) for r, n in entry.amounts.items()}
+        entry.stiff = entry.stiff or held != entry.asked
         entry.change = 0
         if not self._pool.could_resize(entry.token, held, now):
             return False
         self._book(entry, held, now)
+        key = entry.key_resource()
+        if entry.stretches is not None and key in held:
+            entry.stretches.change(held[key], now)
         for resource in held:
             self._waiting.touch(resource)
         return True

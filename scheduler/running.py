@@ -112,7 +112,7 @@ class Running:
         entry.end_s = entry.since_s + entry.left * run_s
         if entry.choices is not None:
             self.choosing += 1
-            if entry.action.malleable:
+            if entry.action.malleable and not entry.stiff:
                 self.malleable[entry.token] = entry
         insort(self._ends, (entry.end_s, entry.token, entry))
 

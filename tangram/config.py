@@ -133,6 +133,10 @@ class ServerConfig(_Settings):
     """Folder for sandboxes' files. Default `tangram/PORT` in the user's state directory; a
     temporary one with port 0. One server at a time uses it."""
 
+    record: Path | None = None
+    """File to which a trace of all that runs is written, for `tangram simulate`. Default: none. If it
+    holds a trace already, the next free number goes into its name."""
+
     launcher: Literal["auto", "bubblewrap", "docker", "process"] = "auto"
     """What starts sandboxes. Default auto: bubblewrap without an image, Docker with one."""
 

@@ -166,10 +166,13 @@ class CpuManager(Manager):
     async def resize(self, lease: Lease, amounts: Mapping[ResourceId, int]) -> Lease:
         held = self._find(lease.trajectory)
         async with held.lock:
-            held.live()
+            sandbox = held.live()
             current = held.leases.get(lease.token)
             if current is None:
                 raise LeaseLost(f"the lease of action {lease.action!r} was released")
+            if lease.token in held.runs and sandbox.limits["cores"] == "soft":
+                # Its command was bound to its cores when it started, and stays on all of them.
+                return current
             wanted = amounts.get(self._cores, len(current.cores))
             kept, surplus = current.cores[:wanted], current.cores[wanted:]
             more = wanted - len(kept)
@@ -183,9 +186,7 @@ class CpuManager(Manager):
             try:
                 await self._confine(held)
             except BaseException:
-                # Take back all of it: which of the two sets it sits on is not known.
-                held.leases[lease.token] = replace(changed, cores=current.cores + added)
-                await self._take_back(held, held.leases[lease.token])
+                await self._put_back(held, current, added)
                 raise
             self._claim.pool.give(surplus)
             return changed
@@ -346,12 +347,27 @@ class CpuManager(Manager):
             await held.confine()
         except (ManagerError, OSError) as problem:
             held.leases[lease.token] = lease  # `_end` gives its cores back
-            if not held.lost:
-                log.warning("sandbox of %s ended: %s", held.spec.trajectory, problem)
-                self._on_lost(held, f"its cores could not be taken back: {problem}")
-            self._close(held)
+            self._end_for(held, f"its cores could not be taken back: {problem}")
         else:
             self._claim.pool.give(lease.cores)
+
+    async def _put_back(self, held: HeldSandbox, lease: Lease, added: tuple[int, ...]) -> None:
+        """After a change that failed: the lease as it was before it got `added`. Where that cannot
+        be, nobody knows which cores the sandbox sits on, and it is ended."""
+        held.leases[lease.token] = lease
+        try:
+            await held.confine()
+        except (ManagerError, OSError) as problem:
+            held.leases[lease.token] = replace(lease, cores=lease.cores + added)
+            self._end_for(held, f"its cores could be changed neither there nor back: {problem}")
+        else:
+            self._claim.pool.give(added)
+
+    def _end_for(self, held: HeldSandbox, why: str) -> None:
+        if not held.lost:
+            log.warning("sandbox of %s ended: %s", held.spec.trajectory, why)
+            self._on_lost(held, why)
+        self._close(held)
 
     # Looking things up
 

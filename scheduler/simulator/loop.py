@@ -1,9 +1,9 @@
 """The simulation: the scheduler that runs live, fed with a trace under virtual time.
 
 Making a grant real costs nothing here: a sandbox is ready and an action started the moment that it
-is decided, so all that is measured is the scheduler's doing. The one exception is what the views
-themselves say has to be prepared: a service that is not on the GPUs of its action is restored there
-first. The loop is closed: an action is
+is decided, so all that is measured is the scheduler's doing. The exceptions are what the views
+themselves say has to be prepared (a service that is not on the GPUs of its action is restored there
+first) and what a recorded trace says of its server (`overhead_s`, `prepare_s`, `release_s`). The loop is closed: an action is
 submitted a gap after the end of the one before it in its trajectory. The same trace, cluster,
 policy and seed give the same result.
 """
@@ -75,11 +75,16 @@ class _Run:
     """Counts resizes: an end that was foreseen before one never comes."""
     cut: bool = False
     """It will end by its timeout."""
+    entered: bool = False
+    """Its overhead is over: the scheduler knows of it."""
+    finished: bool = False
+    """It has ended, and what it holds is being released."""
     holds: list[Hold] = field(default_factory=list)
 
 
 _Due: TypeAlias = tuple[float, int, _Walk | _Run, int]
-"""When, in the order of being foreseen, whose next submission or end, the version of the run."""
+"""When, in the order of being foreseen, whose next submission, or whose end of overhead, of run or
+of release, the version of the run."""
 
 
 class Host:
@@ -118,10 +123,7 @@ class Host:
             elif self._due:
                 idle_ticks = 0
                 self._now, _, whose, version = heapq.heappop(self._due)
-                if isinstance(whose, _Walk):
-                    self._submit(whose)
-                elif whose.version == version:
-                    self._finish(whose)
+                self._go_on_with(whose, version)
             else:
                 break
         if self._runs:
@@ -129,6 +131,16 @@ class Host:
         return self.ended
 
     # What happens
+
+    def _go_on_with(self, whose: _Walk | _Run, version: int) -> None:
+        if isinstance(whose, _Walk):
+            self._submit(whose)
+        elif not whose.entered:
+            self._enter(whose)
+        elif whose.finished:
+            self._feed(ev.LeaseReleased(whose.plan.action.id, whose.token))
+        elif whose.version == version:
+            self._finish(whose)
 
     def _tick(self, wake: float) -> bool:
         """Whether the scheduler made anything of it."""
@@ -141,8 +153,15 @@ class Host:
         if not walk.opened:
             walk.opened = True
             self._feed(ev.TrajectoryOpened(opened(walk.trajectory)))
-        self._runs[plan.action.id] = _Run(plan, walk, self._now)
-        self._feed(ev.Submitted(plan.action))
+        run = self._runs[plan.action.id] = _Run(plan, walk, self._now)
+        if plan.trace.overhead_s:
+            self._foresee(self._now + plan.trace.overhead_s, run, run.version)
+        else:
+            self._enter(run)
+
+    def _enter(self, run: _Run) -> None:
+        run.entered = True
+        self._feed(ev.Submitted(run.plan.action))
 
     def _finish(self, run: _Run) -> None:
         assert run.granted_s is not None
@@ -151,7 +170,11 @@ class Host:
         self._record(run, State.FINISHED)
         del self._runs[name]
         self._inbox.append(ev.ActionEnded(name, run.token, run_s=run_s))
-        self._inbox.append(ev.LeaseReleased(name, run.token))
+        if run.plan.trace.release_s:
+            run.finished = True
+            self._foresee(self._now + run.plan.trace.release_s, run, run.version)
+        else:
+            self._inbox.append(ev.LeaseReleased(name, run.token))
         self._go_on(run.walk)
         self._drain()
 
@@ -210,7 +233,9 @@ class Host:
             raise SimulationError(f"{grant.action} does not wait and was granted units: {grant}")
         run.granted_s, run.node, run.token = self._now, grant.node, grant.token
         run.units, run.since_s = _units(run, grant.amounts), self._now
-        run.ready_s = self._now + (self._prepare_s(grant) if run.plan.action.service else 0.0)
+        run.ready_s = self._now + run.plan.trace.prepare_s
+        if run.plan.action.service:
+            run.ready_s += self._prepare_s(grant)
         self._foresee_end(run)
         self._inbox.append(ev.Started(grant.action, grant.token))
 
@@ -270,6 +295,7 @@ class Host:
                 state,
                 tuple(run.holds),
                 0.0 if run.granted_s is None else min(self._now, run.ready_s) - run.granted_s,
+                overhead_s=min(run.plan.trace.overhead_s, self._now - run.submitted_s),
                 timed_out=run.cut and state is State.FINISHED,
                 reason=reason,
             )

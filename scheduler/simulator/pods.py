@@ -178,6 +178,14 @@ class Pods:
     def _submit(self, walk: _Walk) -> None:
         run = _Run(walk.plans[walk.next], walk, self._now)
         walk.next += 1
+        trace = run.plan.trace
+        if overhead_s := trace.overhead_s + trace.prepare_s:
+            self._foresee(self._now + overhead_s, partial(self._enter, run))
+        else:
+            self._enter(run)
+
+    def _enter(self, run: _Run) -> None:
+        walk = run.walk
         if run.plan.trace.runs_as != EXEC:
             self._queue_up(run)
         elif walk.refused:
@@ -283,6 +291,7 @@ class Pods:
                 State.FAILED if reason else State.FINISHED,
                 (Hold(run.granted_s, self._now, units),) if held else (),
                 prepare_s=run.prepare_s,
+                overhead_s=run.plan.trace.overhead_s + run.plan.trace.prepare_s,
                 timed_out=timed_out,
                 reason=reason,
             )

@@ -42,6 +42,8 @@ class ActionRun:
     """Part of the time since the grant in which it did not run yet (a service was restored)."""
     timed_out: bool = False
     """It was cut at its timeout: an end like others, `finished`, with that outcome."""
+    overhead_s: float = 0.0
+    """Part of the time before the grant in which it could not be granted anything."""
     reason: str = ""
     """Why it ended without a result, in plain English; empty if it has one."""
 
@@ -50,8 +52,13 @@ class ActionRun:
         return self.ended_s - self.submitted_s
 
     @property
+    def run_s(self) -> float:
+        return self.act_s - self.queue_s - self.prepare_s - self.overhead_s
+
+    @property
     def queue_s(self) -> float:
-        return (self.granted_s if self.granted_s is not None else self.ended_s) - self.submitted_s
+        granted_s = self.granted_s if self.granted_s is not None else self.ended_s
+        return max(0.0, granted_s - self.submitted_s - self.overhead_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,8 @@ def _by_kind(counted: Sequence[ActionRun]) -> dict[str, dict[str, Any]]:
             "p95_act_s": percentile(sorted(run.act_s for run in runs), 0.95),
             "mean_queue_s": mean([run.queue_s for run in runs]),
             "mean_prepare_s": mean([run.prepare_s for run in runs]),
-            "mean_run_s": mean([run.act_s - run.queue_s - run.prepare_s for run in runs]),
+            "mean_run_s": mean([run.run_s for run in runs]),
+            "mean_overhead_s": mean([run.overhead_s for run in runs]),
             "mean_units": _mean_units(runs),
         }
         for kind, runs in sorted(kinds.items())

@@ -5,6 +5,11 @@
 "duration_s": 3.2, "service": "rm", "gpus": [1, 2], "elasticity": {"2": 0.95}}, {"kind": "call",
 "gap_s": 2, "duration_s": 0.8, "quota": "search"}]}`
 
+Recorded traces say more (all optional, 0 if missing): of an action `overhead_s`, seconds of its
+completion time before it could be granted anything (its sandbox started); `prepare_s`, seconds that
+it held its units and did not run; `release_s`, seconds that they stayed taken after its end; of a
+trajectory `memory_mib`, what it reserved, if that is more than the largest of its actions.
+
 An action is submitted `gap_s` after the end of the one before it (the first at start_s + gap_s), so
 slow actions delay what follows. `duration_s` is with one unit of the key resource. No IO: who calls
 reads the file.
@@ -76,6 +81,9 @@ class TraceAction:
     quota_amount: int = 1
     malleable: bool = False
     timeout_s: float | None = None
+    overhead_s: float = 0.0
+    prepare_s: float = 0.0
+    release_s: float = 0.0
 
     @property
     def runs_as(self) -> str:
@@ -99,11 +107,14 @@ class TraceTrajectory:
     group: str = ""
     step: int | None = None
     priority: int = 0
+    reserved_mib: float = 0.0
 
     @property
     def memory_mib(self) -> float:
-        """What it reserves on its node while it lives: the largest of its actions."""
-        return max((action.memory_mib for action in self.actions), default=0.0)
+        """What it reserves on its node while it lives: the largest of its actions, or more if that
+        was recorded."""
+        used_mib = max((action.memory_mib for action in self.actions), default=0.0)
+        return max(used_mib, self.reserved_mib)
 
 
 # Reading and writing
@@ -154,6 +165,7 @@ def _read_trajectory(fields: Fields) -> TraceTrajectory:
         group=fields.text("group", ""),
         step=fields.whole("step", None, 0, 1 << 53),
         priority=fields.whole("priority", 0, -PRIORITY_MAX, PRIORITY_MAX) or 0,
+        reserved_mib=fields.number("memory_mib", 0.0, 0.0, MEMORY_MIB_MAX, "MiB"),
     )
 
 
@@ -184,6 +196,9 @@ def _read_action(fields: Fields) -> TraceAction:
         quota_amount=fields.whole("quota_amount", 1, 1, AMOUNT_MAX) or 1,
         malleable=fields.flag("malleable"),
         timeout_s=timeout_s if timeout_s != inf else None,
+        overhead_s=fields.number("overhead_s", 0.0, 0.0, TIME_MAX_S, "seconds"),
+        prepare_s=fields.number("prepare_s", 0.0, 0.0, TIME_MAX_S, "seconds"),
+        release_s=fields.number("release_s", 0.0, 0.0, TIME_MAX_S, "seconds"),
     )
 
 
@@ -194,7 +209,12 @@ def write_line(trajectory: TraceTrajectory) -> str:
         "task": trajectory.task,
         "start_s": trajectory.start_s,
     }
-    values |= _present(group=trajectory.group, step=trajectory.step, priority=trajectory.priority)
+    values |= _present(
+        group=trajectory.group,
+        step=trajectory.step,
+        priority=trajectory.priority,
+        memory_mib=trajectory.reserved_mib,
+    )
     values["actions"] = [_written(action) for action in trajectory.actions]
     return json.dumps(values, separators=(",", ":"), allow_nan=False)
 
@@ -219,6 +239,9 @@ def _written(action: TraceAction) -> dict[str, object]:
         quota_amount=action.quota_amount if action.quota_amount != 1 else None,
         malleable=action.malleable,
         timeout_s=action.timeout_s,
+        overhead_s=action.overhead_s,
+        prepare_s=action.prepare_s,
+        release_s=action.release_s,
     )
     return values
 

@@ -126,6 +126,8 @@ def explanation_json(explained: Explanation) -> dict[str, Any]:
         "sentence": explained.sentence,
         "ahead": explained.ahead,
         "predicted_run": explained.predicted_run,
+        "predicted_from": explained.predicted_from or None,
+        "considered": [{"cores": one.cores, "run": one.run} for one in explained.considered],
         "cores": action.cores,
         "node": action.node,
         "timing": timing_json(action.timing),

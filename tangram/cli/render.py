@@ -100,7 +100,10 @@ def explanation(explained: Explanation) -> RenderableType:
         (str(action.state), STATE_STYLES.get(action.state, "green")),
         f"  {action.summary}",
     )
-    parts: list[RenderableType] = [head, Text(explained.sentence), Text()]
+    parts: list[RenderableType] = [head, Text(explained.sentence)]
+    if prediction := _prediction(explained):
+        parts.append(Text(prediction))
+    parts.append(Text())
     parts.append(_timeline(explained.spans, action.timing))
     if explained.history:
         parts += [Text(), _history(explained)]
@@ -280,6 +283,35 @@ def _stretch(start: float, end: float, whole: float) -> str:
     left = min(int(start * scale), TIMELINE_WIDTH - 1)
     right = max(round(end * scale), left + 1)
     return " " * left + "━" * (min(right, TIMELINE_WIDTH) - left)
+
+
+CONSIDERED_SHOWN_MAX = 8
+"""Amounts that one line names."""
+
+SOURCES = {
+    "given": "as its caller said",
+    "learned": "learned from the same command",
+    "task": "learned from other commands of its task",
+    "kind": "learned from other tasks",
+}
+
+
+def _prediction(explained: Explanation) -> str:
+    """What was expected of its run and what its cores are chosen from; empty if nothing was."""
+    if explained.predicted_run is None:
+        return ""
+    source = SOURCES.get(explained.predicted_from, "")
+    text = f"predicted to run {seconds(explained.predicted_run)}" + (
+        f", {source}" if source else ""
+    )
+    amounts = explained.considered
+    if not amounts:
+        return text
+    step = max(1, -(-(len(amounts) - 1) // (CONSIDERED_SHOWN_MAX - 1)))
+    shown = [*amounts[:-1:step], amounts[-1]]
+    return f"{text}; cores to choose from: " + ", ".join(
+        f"{one.cores} ({seconds(one.run)})" for one in shown
+    )
 
 
 def _history(explained: Explanation) -> Table:

@@ -88,6 +88,13 @@ def serve(
             show_default="what is free in --state",
         ),
     ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TRACE",
+            help="Write what runs to this file, a trajectory a line, for tangram simulate.",
+        ),
+    ] = None,
 ) -> None:
     """Serve actions on this machine until Ctrl-C or SIGTERM.
 
@@ -106,6 +113,7 @@ def serve(
         "cores": cores,
         "memory": memory,
         "disk": disk,
+        "record": record,
     }
     settings = load_config(config, overrides)
     if check:

@@ -9,6 +9,7 @@ from .permits import AsyncPermit
 from .results import (
     ActionInfo,
     CallResult,
+    Considered,
     Copied,
     Explanation,
     FileStat,
@@ -30,6 +31,7 @@ __all__ = [
     "CallResult",
     "Client",
     "ClusterStatus",
+    "Considered",
     "Copied",
     "Explanation",
     "FileStat",

@@ -34,6 +34,8 @@ from .ids import new_id
 
 Cores = int | tuple[int, int] | AbstractSet[int]
 """A number, an inclusive range (low, high), or a set of exactly these."""
+Elasticity = Mapping[int, float] | float
+"""Cores -> E, or the share of the work that does not scale."""
 Command = str | Sequence[str]
 """A line for the trajectory's shell, or an argv."""
 
@@ -185,8 +187,9 @@ def exec_into(
     env: Mapping[str, str] | None,
     stdin: str | bytes | None,
     user: str | None,
+    malleable: bool,
     duration: float | None,
-    elasticity: Mapping[int, float] | None,
+    elasticity: Elasticity | None,
     max_output: int | str,
 ) -> None:
     """Make it a command. Raises InvalidRequest with the argument to blame."""
@@ -209,15 +212,33 @@ def exec_into(
             _refuse("command", "a list whose first word names a program", list(command))
     spec.exec.CopyFrom(body)
     spec.cores.CopyFrom(_amounts(cores))
+    if not isinstance(malleable, bool):
+        _refuse("malleable", "True or False", malleable)
+    spec.malleable = malleable
     if duration is not None:
-        spec.profile.duration_s = seconds(duration, "duration")
-    for units, efficiency in (elasticity or {}).items():
-        _integer(units, "elasticity", 1, CORES_MAX)
-        share = _number(efficiency, f"elasticity[{units}]", "a number")
-        if not 0 < share <= 1:
-            _refuse(f"elasticity[{units}]", "above 0 and at most 1", efficiency)
-        spec.profile.elasticity[units] = share
+        spec.profile.duration_s = seconds_or_zero(duration, "duration")
+    if elasticity is not None:
+        _elasticity_into(spec.profile, elasticity)
     _check_message(spec)
+
+
+def _elasticity_into(profile: types_pb2.Profile, elasticity: Elasticity) -> None:
+    if not isinstance(elasticity, Mapping):
+        right = "a table such as {2: 0.95, 4: 0.9}, or one share from 0 to 1"
+        serial = _number(elasticity, "elasticity", right)
+        if not 0 <= serial <= 1:
+            _refuse("elasticity", right, elasticity)
+        profile.serial = serial
+        return
+    for units, efficiency in elasticity.items():
+        _integer(units, "elasticity", 1, CORES_MAX)
+        field = f"elasticity[{units}]"
+        share = _number(efficiency, field, "a number")
+        if not 0 < share <= 1:
+            _refuse(field, "above 0 and at most 1", efficiency)
+        if units == 1 and share != 1:
+            _refuse(field, "1: `duration` is with one core", efficiency)
+        profile.elasticity[units] = share
 
 
 def call_into(

@@ -186,6 +186,15 @@ class HistoryEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Considered:
+    """One of the amounts that an action could get."""
+
+    cores: int
+    run: float
+    """Predicted, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """Where an action stands, and why."""
 
@@ -194,6 +203,13 @@ class Explanation:
     ahead: int
     """Older actions in the same queue."""
     predicted_run: float | None
+    """Seconds, with the cores that it got, or else with the least that it takes."""
+    predicted_from: str
+    """Where that comes from: given (by the caller), learned (from actions of its task that run the
+    same command), task, kind (from others of its task and kind, of its kind), or nothing."""
+    considered: tuple[Considered, ...]
+    """What its cores are chosen from; empty if it has no choice, or nothing is known of how it
+    scales."""
     spans: tuple[Span, ...]
     history: tuple[HistoryEntry, ...]
 
@@ -329,6 +345,8 @@ def explanation_from(message: actions_pb2.ExplainResponse) -> Explanation:
         sentence=message.sentence,
         ahead=message.ahead,
         predicted_run=message.predicted_run_s if message.HasField("predicted_run_s") else None,
+        predicted_from=message.predicted_from,
+        considered=tuple(Considered(one.amount, one.run_s) for one in message.considered),
         spans=tuple(
             Span(
                 part=span.part,

@@ -18,7 +18,7 @@ from .aio import OWN, AsyncClient, TaskFilter
 from .background import background
 from .cluster import ClusterStatus
 from .permits import AsyncPermit
-from .requests import Command, Cores
+from .requests import Command, Cores, Elasticity
 from .results import (
     ActionInfo,
     CallResult,
@@ -291,8 +291,9 @@ class Trajectory:
         stdin: str | bytes | None = None,
         user: str | None = None,
         check: bool = False,
+        malleable: bool = False,
         duration: float | None = None,
-        elasticity: Mapping[int, float] | None = None,
+        elasticity: Elasticity | None = None,
         max_output: int | str = "1Mi",
         on_output: OnOutput | None = None,
         priority: int | None = None,
@@ -315,6 +316,7 @@ class Trajectory:
                 stdin=stdin,
                 user=user,
                 check=check,
+                malleable=malleable,
                 duration=duration,
                 elasticity=elasticity,
                 max_output=max_output,

@@ -19,7 +19,7 @@ from . import requests
 from .connection import tell
 from .files import Files
 from .methods import ATTACH, CLOSE, OPEN
-from .requests import Command, Cores
+from .requests import Command, Cores, Elasticity
 from .results import Copied, FileStat, Result, TrajectoryInfo, result_from, trajectory_info
 
 if TYPE_CHECKING:
@@ -116,8 +116,9 @@ class AsyncTrajectory:
         stdin: str | bytes | None = None,
         user: str | None = None,
         check: bool = False,
+        malleable: bool = False,
         duration: float | None = None,
-        elasticity: Mapping[int, float] | None = None,
+        elasticity: Elasticity | None = None,
         max_output: int | str = "1Mi",
         on_output: OnOutput | None = None,
         priority: int | None = None,
@@ -128,9 +129,13 @@ class AsyncTrajectory:
 
         `cores` is a number, an inclusive range (low, high) or a set of exactly these; of the last
         two the scheduler picks, and `{cores}` in the command is replaced by the number.
+        With `malleable` the number may also change while it runs, as far as `cores` allows: for
+        programs that look at their cores again, or start as many workers as `cores` has at most.
         `timeout` counts the run only, `deadline` counts from now. `duration` (seconds with one
-        core) and `elasticity` (cores -> E, duration(m) = duration / (E m)) are what is known of
-        it beforehand. `on_output(stream, bytes)` is called on the event loop while it runs.
+        core) and `elasticity` are what is known of it beforehand; what is not said is learned.
+        `elasticity` is a table, cores -> E with duration(m) = duration / (E m), or one number from
+        0 to 1: the share of the work that does not scale (Amdahl's law).
+        `on_output(stream, bytes)` is called on the event loop while it runs.
 
         What the command did is the result. Raises CommandFailed with `check`, InvalidRequest,
         Infeasible, TrajectoryClosed, Cancelled, Expired, and InfraError for what is not the
@@ -153,6 +158,7 @@ class AsyncTrajectory:
             env=env,
             stdin=stdin,
             user=user,
+            malleable=malleable,
             duration=duration,
             elasticity=elasticity,
             max_output=max_output,

@@ -157,6 +157,11 @@ def explanation_message(explanation: ActionExplanation, now: float) -> actions_p
         sentence=explanation.sentence,
         ahead=explanation.ahead,
         predicted_run_s=explanation.predicted_run_s,
+        predicted_from=explanation.predicted_from,
+        considered=[
+            actions_pb2.ConsideredAmount(amount=amount, run_s=run_s)
+            for amount, run_s in explanation.considered
+        ],
         history=[
             actions_pb2.HistoryEntry(at_s=entry.at_s, name=entry.name, detail=entry.detail)
             for entry in explanation.history

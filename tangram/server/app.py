@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -38,6 +39,7 @@ from .failures import from_manager
 from .folders import StateFolder, runtime_folder
 from .http import HttpServer
 from .metrics import Metrics
+from .recorder import TraceRecorder
 from .trajectories_service import TrajectoriesService
 
 STREAMS_MAX = 100_000
@@ -79,6 +81,7 @@ class Server:
         self._managers: list[Manager] = []
         self._scheduler: Scheduler | None = None
         self._dispatcher: Dispatcher | None = None
+        self._recorder: TraceRecorder | None = None
         self._grpc: grpc.aio.Server | None = None
         self._health = health.aio.HealthServicer()
         self._http: HttpServer | None = None
@@ -139,6 +142,8 @@ class Server:
         self._scheduler = Scheduler(
             _views(self._managers), rules.policy, rules.order, rules.weights, rules.limits
         )
+        if self.config.record is not None:
+            self._recorder = self._record_to(self.config.record, self._scheduler)
         queue = self.config.queue
         dispatcher = self._dispatcher = Dispatcher(
             self._scheduler,
@@ -151,14 +156,27 @@ class Server:
                 lease_s=self.config.lease,
             ),
         )
-        metrics = Metrics(dispatcher.status)
+        metrics = Metrics(
+            dispatcher.status, errors=self._scheduler.profiler.errors, recorder=self._recorder
+        )
         dispatcher.observers.append(metrics.observe)
+        dispatcher.recorder = self._recorder
         await dispatcher.start()
         # 5. Serve, HTTP first: /readyz tells the truth from its first answer on.
         await self._start_http(metrics)
         await self._start_grpc(self._grpc, dispatcher)
         self.grpc_address = _shown(host, port)
         self._not_ready = ""
+
+    def _record_to(self, path: Path, scheduler: Scheduler) -> TraceRecorder:
+        recorder = TraceRecorder(
+            path, predict=lambda a: scheduler.profiler.predict(a).profile, clock=time.monotonic
+        )
+        if recorder.path != path:
+            print(
+                f"tangram: {path} holds a trace: this one goes to {recorder.path}", file=sys.stderr
+            )
+        return recorder
 
     async def _open_managers(self, port: int, state: StateFolder) -> None:
         if self._given_managers is not None:
@@ -211,6 +229,8 @@ class Server:
                 stack.push_async_callback(self._grpc.stop, STOP_GRACE_S)
             for manager in self._managers:
                 stack.push_async_callback(manager.aclose)
+            if self._recorder is not None:
+                stack.push_async_callback(self._recorder.aclose)
             if self._dispatcher is not None:
                 stack.push_async_callback(self._dispatcher.aclose)
 

@@ -58,6 +58,11 @@ def action_request(
     else:
         if spec.HasField("cores"):
             raise InvalidRequest(f"cores are for exec only: a {body} takes none", field="cores")
+        if spec.malleable:
+            raise InvalidRequest(
+                f"malleable is for exec only: a {body} has no cores that could change",
+                field="malleable",
+            )
         if spec.trajectory:
             validate.identifier(spec.trajectory, "trajectory")
         demand, payload = _call(spec.call) if body == "call" else _permit(spec.permit)
@@ -80,6 +85,7 @@ def action_request(
             group=validate.text(spec.group, "group"),
             step=_step(spec),
             signature=_signature(payload, spec),
+            malleable=spec.malleable,
         ),
         payload=payload,
         labels=validate.labels(spec.labels),
@@ -246,7 +252,24 @@ def _profile(message: types_pb2.Profile) -> Profile:
     for units, efficiency in message.elasticity.items():
         validate.integer(units, "profile.elasticity", 1, CORES_MAX, "units")
         validate.fraction(efficiency, f"profile.elasticity[{units}]")
-    return Profile(duration_s, dict(message.elasticity) or EMPTY)
+        if units == 1 and efficiency != 1:
+            raise InvalidRequest(
+                f"profile.elasticity[1] must be 1, since duration_s is with one unit, not"
+                f" {efficiency:g}",
+                field="profile.elasticity[1]",
+            )
+    return Profile(duration_s, dict(message.elasticity) or EMPTY, _serial(message))
+
+
+def _serial(message: types_pb2.Profile) -> float | None:
+    if not message.HasField("serial"):
+        return None
+    if message.elasticity:
+        raise InvalidRequest(
+            "profile.serial and profile.elasticity say the same thing: give one of them",
+            field="profile.serial",
+        )
+    return validate.share(message.serial, "profile.serial")
 
 
 def _priority(priority: int) -> int:

@@ -33,7 +33,6 @@ from ..scheduler import (
     Place,
     Reserve,
     Resize,
-    Resized,
     ResizeRequested,
     ResourceId,
     Scheduler,
@@ -41,7 +40,6 @@ from ..scheduler import (
     Submitted,
     TrajectoryOpened,
 )
-from ..scheduler.model import CORES
 from .admission import (
     OVERLOAD_RETRY_S,
     QueueBound,
@@ -51,12 +49,13 @@ from .admission import (
 )
 from .book import ActionBook
 from .failures import from_end, from_manager
-from .grants import GrantRun
+from .grants import GrantRun, cores_of
 from .housekeeping import Housekeeping
 from .leases import TaskLeases
 from .log import EventLog, MemoryLog
 from .outputs import OutputArchive, OutputStore
 from .pump import Pump
+from .recorder import TraceRecorder
 from .records import (
     ActionExplanation,
     ActionRecord,
@@ -102,6 +101,7 @@ class Dispatcher:
         self.limits = limits or DispatcherLimits()
         self.draining = False
         self.observers: list[Callable[[ActionRecord], None]] = []
+        self.recorder: TraceRecorder | None = None
         self._scheduler = scheduler
         self._managers = tuple(managers)
         self._log: EventLog = event_log or MemoryLog()
@@ -123,6 +123,7 @@ class Dispatcher:
             post=self._pump.post,
             clock=clock,
             forget=scheduler.forget_trajectory,
+            gone=self._tell_over,
         )
         self._housekeeping = Housekeeping(
             self._book,
@@ -191,6 +192,8 @@ class Dispatcher:
             return known
         record = TrajectoryRecord(checked, self.now())
         self._trajectories.add(record)
+        if self.recorder is not None:
+            self.recorder.opened(record)
         await self._pump.post(TrajectoryOpened(checked.trajectory))
         return record
 
@@ -350,14 +353,14 @@ class Dispatcher:
                     self._spawn(run.kill())
             case Resize():
                 if (run := self._grants.get(decision.action)) is not None:
-                    self._spawn(self._resize(run, decision))
+                    self._spawn(run.carry_out(decision))
             case Reserve():
                 log.info("units of %s are kept for %s", decision.resources, decision.action)
 
     def _grant(self, grant: Grant, now: float) -> None:
         record = self._book.get(grant.action)
         record.granted, record.node, record.token = now, grant.node, grant.token
-        record.cores = sum(n for r, n in grant.amounts.items() if r.kind == CORES)
+        record.cores = cores_of(grant.amounts)
         record.sandbox_wait_s = self._sandbox_wait_s(record, now)
         record.state = State.PREPARING
         run = GrantRun(
@@ -376,16 +379,19 @@ class Dispatcher:
             await run.drive()
         finally:
             self._grants.pop(run.record.id, None)
+            run.record.released = self.now()
+            if self.recorder is not None:
+                self.recorder.released(run.record)
+                if (trajectory := run.record.request.action.trajectory) is not None:
+                    self._tell_over(trajectory)
 
-    async def _resize(self, run: GrantRun, decision: Resize) -> None:
-        try:
-            amounts = await run.resize(decision.amounts)
-        except ManagerError as error:
-            log.warning("resizing action %s failed: %s", decision.action, error)
-            amounts = run.grant.amounts
-        run.record.cores = sum(n for r, n in amounts.items() if r.kind == CORES)
-        resized = Resized(decision.action, decision.token, amounts, decision.change)
-        await self._pump.post(resized)
+    def _tell_over(self, trajectory: str) -> None:
+        """The recorder, once the trajectory is gone and nothing of it holds anything."""
+        if self.recorder is None or not self._trajectories.is_gone(trajectory):
+            return
+        held = (run.record.request.action.trajectory for run in self._grants.values())
+        if trajectory not in held:
+            self.recorder.over(trajectory)
 
     def _end(self, end: End, now: float) -> None:
         record = self._book.get(end.action)

@@ -13,18 +13,20 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from ..errors import Cancelled, Internal, Reason, TangramError
 from ..managers.base import Lease, Manager, Outcome, PermitSpec, RunRequest, RunResult
-from ..managers.errors import ManagerError
+from ..managers.errors import LeaseLost, ManagerError
 from ..scheduler import (
     ActionEnded,
     Event,
     Grant,
     LeaseReleased,
     QuotaClosed,
+    Resize,
+    Resized,
     ResourceId,
     Started,
     State,
 )
-from ..scheduler.model import QUOTA_PREFIX
+from ..scheduler.model import CORES, QUOTA_PREFIX
 from .failures import from_manager
 from .records import ActionRecord
 
@@ -88,14 +90,33 @@ class GrantRun:
         self.retry_after_s = retry_after_s
         self._permit_returned.set()
 
-    async def resize(self, amounts: Mapping[ResourceId, int]) -> Mapping[ResourceId, int]:
-        """Give the live leases other amounts; returns what they then have."""
-        actual: dict[ResourceId, int] = {}
+    async def carry_out(self, decision: Resize) -> None:
+        """Give the live leases other amounts, and answer with what they then have."""
+        before = cores_of(self.amounts)
+        try:
+            await self._resize(decision.amounts)
+        except LeaseLost:
+            log.debug("action %s ended before it was resized", decision.action)
+        except ManagerError as error:
+            log.warning("resizing action %s failed: %s", decision.action, error)
+        except Exception:  # without an answer it would never be resized again
+            log.exception("resizing action %s failed", decision.action)
+        self.record.note_resize(before, cores_of(self.amounts), self._clock())
+        await self._post(Resized(decision.action, decision.token, self.amounts, decision.change))
+
+    async def _resize(self, amounts: Mapping[ResourceId, int]) -> None:
+        """`self.amounts` says what came of it, also where one of several could not be changed.
+        Raises ManagerError."""
         for index, (manager, owned) in enumerate(self._owners):
-            wanted = {resource: amounts.get(resource, owned[resource]) for resource in owned}
-            self._leases[index] = await manager.resize(self._leases[index], wanted)
-            actual |= self._leases[index].amounts
-        return actual
+            lease = self._leases[index]
+            wanted = {r: amounts.get(r, lease.amounts[r]) for r in owned}
+            if wanted != lease.amounts:
+                self._leases[index] = await manager.resize(lease, wanted)
+
+    @property
+    def amounts(self) -> Mapping[ResourceId, int]:
+        """What its leases have."""
+        return {r: amount for lease in self._leases for r, amount in lease.amounts.items()}
 
     async def _acquire(self) -> None:
         action = self.record.request.action
@@ -162,3 +183,7 @@ class GrantRun:
                 # The units come back all the same: a manager that cannot release has lost them.
                 log.exception("releasing %s of action %s failed", lease, self.record.id)
         await self._post(LeaseReleased(self.record.id, self.grant.token))
+
+
+def cores_of(amounts: Mapping[ResourceId, int]) -> int:
+    return sum(amount for resource, amount in amounts.items() if resource.kind == CORES)

@@ -13,7 +13,8 @@ from typing import Protocol
 from ..scheduler import Decision, Event
 
 ENTRIES_PER_ACTION_MAX = 64
-"""Kept of one action's history; resizes can make it long, the rest is about eight entries."""
+"""Kept of one action's history; resizes can make it long, the rest is about eight entries. Beyond,
+one from the middle goes: its beginning and its end tell most."""
 
 LogItem = Event | Decision
 
@@ -69,5 +70,6 @@ class MemoryLog:
             return
         action = subject if isinstance(subject, str) else subject.id
         entries = self._by_action.setdefault(action, [])
-        if len(entries) < ENTRIES_PER_ACTION_MAX:
-            entries.append((at, item))
+        entries.append((at, item))
+        if len(entries) > ENTRIES_PER_ACTION_MAX:
+            del entries[ENTRIES_PER_ACTION_MAX // 2]

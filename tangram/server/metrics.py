@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter as Tally
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -20,6 +20,9 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from ..scheduler.model import CORES
+from ..scheduler.pattern import PredictionError
+from .recorder import TraceRecorder
 from .records import ActionRecord, PoolStatus, Units
 
 TASKS_MAX = 200
@@ -34,18 +37,31 @@ BUCKETS_S = (
 """From a no-op to an hour."""
 
 
+BUCKETS_UNITS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
+"""From one unit to a whole node."""
+
 PARTS = ("queue", "prepare", "run", "overhead", "act")
 
 
 class Metrics:
     """One server's metrics, in a registry of their own."""
 
-    def __init__(self, status: Callable[[], PoolStatus]) -> None:
-        """`status` is asked at each scrape, on the thread that scrapes."""
+    def __init__(
+        self,
+        status: Callable[[], PoolStatus],
+        *,
+        errors: Callable[[], Mapping[str, PredictionError]] = dict,
+        recorder: TraceRecorder | None = None,
+    ) -> None:
+        """`status` and `errors`, of the predicted durations by kind of action, are asked at each
+        scrape, on the thread that scrapes."""
         self._registry = CollectorRegistry()
         self._actions = _ActionCollector()
         self._registry.register(self._actions)
         self._registry.register(_PoolCollector(status))
+        self._registry.register(_PredictionCollector(errors))
+        if recorder is not None:
+            self._registry.register(_TraceCollector(recorder))
 
     def observe(self, record: ActionRecord) -> None:
         """Count an ended action. Called once for each, on the event loop."""
@@ -56,21 +72,22 @@ class Metrics:
         return generate_latest(self._registry)
 
 
-class _Seconds:
+class _Values:
     """The values of one time series of a histogram."""
 
-    def __init__(self) -> None:
+    def __init__(self, bounds: Sequence[float] = BUCKETS_S) -> None:
         self.sum = 0.0
-        self.counts = [0] * (len(BUCKETS_S) + 1)
+        self.counts = [0] * (len(bounds) + 1)
         """Per bucket; the last is beyond all."""
+        self._bounds = bounds
 
     def add(self, value: float) -> None:
         self.sum += value
-        self.counts[bisect_left(BUCKETS_S, value)] += 1
+        self.counts[bisect_left(self._bounds, value)] += 1
 
     def buckets(self) -> list[tuple[str, float]]:
         """(upper bound, how many are not above it), as Prometheus wants them."""
-        bounds = [*map(str, BUCKETS_S), "+Inf"]
+        bounds = [*map(str, self._bounds), "+Inf"]
         return list(zip(bounds, accumulate(self.counts), strict=True))
 
 
@@ -81,7 +98,9 @@ class _ActionCollector(Collector):
     def __init__(self) -> None:
         self._tasks: set[str] = set()
         self._ended: Tally[tuple[str, str, str]] = Tally()
-        self._seconds: dict[str, tuple[_Seconds, ...]] = {}
+        self._seconds: dict[str, tuple[_Values, ...]] = {}
+        self._cores = _Values(BUCKETS_UNITS)
+        self._resizes = {"grow": 0, "shrink": 0}
 
     def observe(self, record: ActionRecord) -> None:
         action = record.request.action
@@ -89,13 +108,17 @@ class _ActionCollector(Collector):
         self._ended[self._task(action.task), action.kind, outcome] += 1
         timing = record.timing(record.ended if record.ended is not None else record.submitted)
         if action.kind not in self._seconds:
-            self._seconds[action.kind] = tuple(_Seconds() for _ in PARTS)
+            self._seconds[action.kind] = tuple(_Values() for _ in PARTS)
         queue, prepare, run, overhead, act = self._seconds[action.kind]
         queue.add(timing.queue_s)
         prepare.add(timing.prepare_s)
         run.add(timing.run_s)
         overhead.add(timing.overhead_s)
         act.add(timing.act_s)
+        if record.cores:
+            self._cores.add(record.cores)
+            self._resizes["grow"] += record.grown
+            self._resizes["shrink"] += record.shrunk
 
     def collect(self) -> Iterator[Metric]:
         ended = CounterMetricFamily(
@@ -113,8 +136,20 @@ class _ActionCollector(Collector):
         for kind, parts in self._seconds.items():
             for name, part in zip(PARTS, parts, strict=True):
                 seconds.add_metric((kind, name), part.buckets(), part.sum)
-        yield ended
-        yield seconds
+        units = HistogramMetricFamily(
+            "tangram_granted_units",
+            "Units that an ended action was granted at its start.",
+            labels=("resource",),
+        )
+        units.add_metric((CORES,), self._cores.buckets(), self._cores.sum)
+        resizes = CounterMetricFamily(
+            "tangram_resizes",
+            "Changes of the cores of running actions, counted when these have ended.",
+            labels=("direction",),
+        )
+        for direction, count in self._resizes.items():
+            resizes.add_metric((direction,), count)
+        yield from (ended, seconds, units, resizes)
 
     def _task(self, task: str) -> str:
         if task in self._tasks:
@@ -123,6 +158,59 @@ class _ActionCollector(Collector):
             return OTHER_TASKS
         self._tasks.add(task)
         return task
+
+
+class _PredictionCollector(Collector):
+    """How wrong durations were predicted, by what the profiler keeps of it."""
+
+    def __init__(self, errors: Callable[[], Mapping[str, PredictionError]]) -> None:
+        self._errors = errors
+
+    def describe(self) -> Iterator[Metric]:
+        yield from self._families()
+
+    def collect(self) -> Iterator[Metric]:
+        sizes, counts = self._families()
+        for kind, error in self._errors().items():
+            for statistic in ("p50", "p90", "bias"):
+                if (value := getattr(error, statistic)) is not None:
+                    sizes.add_metric((kind, statistic), value)
+            counts.add_metric((kind, "predicted"), error.predicted)
+            counts.add_metric((kind, "unpredicted"), error.unpredicted)
+        yield sizes
+        yield counts
+
+    def _families(self) -> tuple[GaugeMetricFamily, CounterMetricFamily]:
+        return (
+            GaugeMetricFamily(
+                "tangram_prediction_error",
+                "log(actual / predicted) run time of recent actions: quantiles of its size, and its"
+                " median (bias).",
+                labels=("kind", "statistic"),
+            ),
+            CounterMetricFamily(
+                "tangram_predictions",
+                "Actions that ended by themselves, by whether their run time had been predicted.",
+                labels=("kind", "result"),
+            ),
+        )
+
+
+class _TraceCollector(Collector):
+    """What `--record` keeps."""
+
+    def __init__(self, recorder: TraceRecorder) -> None:
+        self._recorder = recorder
+
+    def collect(self) -> Iterator[Metric]:
+        recorded = CounterMetricFamily(
+            "tangram_recorded_actions",
+            "Actions for the recorded trace: written, or dropped since they could not be.",
+            labels=("result",),
+        )
+        recorded.add_metric(("written",), self._recorder.written)
+        recorded.add_metric(("dropped",), self._recorder.dropped)
+        yield recorded
 
 
 class _PoolCollector(Collector):

@@ -13,6 +13,7 @@ from enum import StrEnum
 from ..errors import TangramError
 from ..managers.base import Payload, RunResult, SandboxInfo, SandboxSpec
 from ..scheduler import Action, EndReason, ResourceId, State, Trajectory, WaitReason
+from ..scheduler.stretches import Stretches
 from .outputs import OutputStore
 
 
@@ -54,11 +55,18 @@ class ActionRecord:
     token: int = 0
     node: str = ""
     cores: int = 0
+    """Granted at its start; `grown` and `shrunk` count how often that changed while it ran."""
+    grown: int = 0
+    shrunk: int = 0
+    stretches: Stretches | None = None
+    """What it had when, if that changed."""
     granted: float | None = None
     sandbox_wait_s: float = 0.0
     """How much of the time before the grant its sandbox was starting: prepare, not queue."""
     started: float | None = None
     ended: float | None = None
+    released: float | None = None
+    """When all that it was granted was free again."""
     result: RunResult | None = None
     error: TangramError | None = None
     watchers: int = 0
@@ -82,6 +90,16 @@ class ActionRecord:
         self.started = now
         self.state = State.RUNNING
         self.began.set()
+
+    def note_resize(self, before: int, cores: int, now: float) -> None:
+        """Its lease has `cores` instead of `before`."""
+        if self.state.ended or self.started is None or cores == before:
+            return
+        if self.stretches is None:
+            self.stretches = Stretches(before, self.started)
+        self.stretches.change(cores, now)
+        self.grown += cores > before
+        self.shrunk += cores < before
 
     def finish(
         self,
@@ -237,4 +255,8 @@ class ActionExplanation:
     sentence: str
     ahead: int
     predicted_run_s: float | None
+    predicted_from: str
+    """given, learned, task, kind or nothing."""
+    considered: tuple[tuple[int, float], ...]
+    """(amount, predicted run time in seconds) from which its amount is chosen."""
     history: tuple[HistoryEntry, ...]

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 from ..managers.base import Manager, QuotaHost, SandboxHost
-from ..scheduler import CLUSTER, Explanation, ResourceId, Scheduler, WaitSpan
+from ..scheduler import CLUSTER, Explanation, Grant, Resized, ResourceId, Scheduler, WaitSpan
 from ..scheduler.model import CORES, MEMORY, QUOTA_PREFIX, WaitReason
+from ..scheduler.sentences import amount_of
 from .log import LogItem
 from .records import (
     ActionExplanation,
@@ -31,6 +32,9 @@ from .records import (
 
 TASKS_MAX = 1000
 """Tasks whose totals are kept; of more, those that were idle longest are dropped."""
+
+CHANGES_SHOWN_MAX = 8
+"""Changes of a running action's amounts that the sentence about its run tells of."""
 
 BUSIEST_MAX = 50
 """Actions listed in a status, longest-lived first."""
@@ -152,14 +156,13 @@ def explain(
     None in the moment before the action reached it."""
     return ActionExplanation(
         record=record,
-        spans=tuple(_spans(record, story.spans if story else (), now)),
+        spans=tuple(_spans(record, story.spans if story else (), _changes(history), now)),
         sentence=_sentence(record, story, now),
         ahead=story.ahead if story else 0,
         predicted_run_s=story.predicted_run_s if story else None,
-        history=tuple(
-            HistoryEntry(at - record.submitted, type(item).__name__, _detail(item))
-            for at, item in history
-        ),
+        predicted_from=str(story.predicted_from) if story else "",
+        considered=story.considered if story else (),
+        history=tuple(_history(record, history)),
     )
 
 
@@ -200,7 +203,12 @@ def _quota_statuses(
             )
 
 
-def _spans(record: ActionRecord, waits: Sequence[WaitSpan], now: float) -> list[Span]:
+def _spans(
+    record: ActionRecord,
+    waits: Sequence[WaitSpan],
+    changes: Sequence[tuple[float, str]],
+    now: float,
+) -> list[Span]:
     since = record.submitted
     spans = []
     for wait in waits:
@@ -219,7 +227,11 @@ def _spans(record: ActionRecord, waits: Sequence[WaitSpan], now: float) -> list[
         spans.append(Span("prepare", "", "", sentence, record.granted - since, end))
     if record.started is not None:
         end = record.ended - since if record.ended is not None else None
-        spans.append(Span("run", "", "", "ran", record.started - since, end))
+        shown = [f"{change} at {at - since:.3g} s" for at, change in changes[:CHANGES_SHOWN_MAX]]
+        if (more := len(changes) - len(shown)) > 0:
+            shown.append(f"and {more} changes more")
+        sentence = "; ".join(["ran", *shown])
+        spans.append(Span("run", "", "", sentence, record.started - since, end))
     return spans
 
 
@@ -230,6 +242,35 @@ def _sentence(record: ActionRecord, story: Explanation | None, now: float) -> st
     if record.result is not None:
         return f"{record.result.outcome.value} after {act_s:.3f} s"
     return story.sentence if story else "is being accepted"
+
+
+def _history(
+    record: ActionRecord, items: Sequence[tuple[float, LogItem]]
+) -> Iterator[HistoryEntry]:
+    changes = dict(_changes(items))
+    for at, item in items:
+        detail = _detail(item)
+        if isinstance(item, Resized):
+            detail = changes.get(at, "its amounts stayed as they were")
+        yield HistoryEntry(at - record.submitted, type(item).__name__, detail)
+
+
+def _changes(items: Sequence[tuple[float, LogItem]]) -> list[tuple[float, str]]:
+    """When it really got other amounts while it ran, and which."""
+    changes: list[tuple[float, str]] = []
+    amounts: dict[ResourceId, int] = {}
+    for at, item in items:
+        if isinstance(item, Grant | Resized):
+            words = [
+                f"{'grew' if amount > amounts[resource] else 'shrank'} to"
+                f" {amount_of(resource.kind, amount)}"
+                for resource, amount in item.amounts.items()
+                if amounts.get(resource, amount) != amount
+            ]
+            amounts |= item.amounts
+            if words:
+                changes.append((at, " and ".join(words)))
+    return changes
 
 
 def _detail(item: LogItem) -> str:

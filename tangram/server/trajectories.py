@@ -56,12 +56,15 @@ class TrajectoryBook:
         post: Callable[[Event], Awaitable[None]],
         clock: Callable[[], float],
         forget: Callable[[str], None],
+        gone: Callable[[str], None],
     ) -> None:
-        """`hosts` by node name; `forget` is told of trajectories that are no longer retained."""
+        """`hosts` by node name; `forget` is told of trajectories that are no longer retained, `gone`
+        of those that have ended and whose sandbox is removed, or cannot be."""
         self._hosts = hosts
         self._post = post
         self._clock = clock
         self._forget = forget
+        self._tell_gone = gone
         self._records: dict[str, TrajectoryRecord] = {}
         self._starts: dict[str, asyncio.Task[None]] = {}
         self._losses: set[asyncio.Task[None]] = set()
@@ -88,6 +91,11 @@ class TrajectoryBook:
                 f"no trajectory {trajectory_id!r} is known: open it first", field="trajectory"
             )
         return record
+
+    def is_gone(self, trajectory_id: str) -> bool:
+        """Whether it has ended and its sandbox is removed, or cannot be; also of a forgotten one."""
+        record = self._records.get(trajectory_id)
+        return record is None or record.gone.is_set()
 
     def usable(self, trajectory_id: str) -> TrajectoryRecord:
         """One that may still get actions. Raises NotFound, TrajectoryClosed, Lost."""
@@ -226,6 +234,7 @@ class TrajectoryBook:
             self._retain(record)
         finally:
             record.gone.set()
+            self._tell_gone(record.id)
 
     async def _close_with_retries(self, record: TrajectoryRecord) -> None:
         host = self._hosts[record.node]

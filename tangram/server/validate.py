@@ -110,6 +110,13 @@ def fraction(value: float, field: str) -> float:
     raise InvalidRequest(f"{field} must be above 0 and at most 1, not {value:g}", field=field)
 
 
+def share(value: float, field: str) -> float:
+    """A part of a whole: from 0 to 1."""
+    if 0 <= value <= 1:
+        return value
+    raise InvalidRequest(f"{field} must be from 0 to 1, not {value:g}", field=field)
+
+
 def text(value: str, field: str, limit: int = TEXT_CHARACTERS_MAX) -> str:
     """A short name that is shown on one line."""
     if len(value) <= limit and (not value or value.isprintable()):

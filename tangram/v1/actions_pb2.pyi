@@ -177,20 +177,32 @@ class Span(_message.Message):
     def __init__(self, part: _Optional[str] = ..., reason: _Optional[str] = ..., resource: _Optional[str] = ..., sentence: _Optional[str] = ..., start_s: _Optional[float] = ..., end_s: _Optional[float] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("action", "spans", "sentence", "ahead", "predicted_run_s", "history")
+    __slots__ = ("action", "spans", "sentence", "ahead", "predicted_run_s", "history", "predicted_from", "considered")
     ACTION_FIELD_NUMBER: _ClassVar[int]
     SPANS_FIELD_NUMBER: _ClassVar[int]
     SENTENCE_FIELD_NUMBER: _ClassVar[int]
     AHEAD_FIELD_NUMBER: _ClassVar[int]
     PREDICTED_RUN_S_FIELD_NUMBER: _ClassVar[int]
     HISTORY_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_FROM_FIELD_NUMBER: _ClassVar[int]
+    CONSIDERED_FIELD_NUMBER: _ClassVar[int]
     action: _types_pb2.Action
     spans: _containers.RepeatedCompositeFieldContainer[Span]
     sentence: str
     ahead: int
     predicted_run_s: float
     history: _containers.RepeatedCompositeFieldContainer[HistoryEntry]
-    def __init__(self, action: _Optional[_Union[_types_pb2.Action, _Mapping]] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., sentence: _Optional[str] = ..., ahead: _Optional[int] = ..., predicted_run_s: _Optional[float] = ..., history: _Optional[_Iterable[_Union[HistoryEntry, _Mapping]]] = ...) -> None: ...
+    predicted_from: str
+    considered: _containers.RepeatedCompositeFieldContainer[ConsideredAmount]
+    def __init__(self, action: _Optional[_Union[_types_pb2.Action, _Mapping]] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., sentence: _Optional[str] = ..., ahead: _Optional[int] = ..., predicted_run_s: _Optional[float] = ..., history: _Optional[_Iterable[_Union[HistoryEntry, _Mapping]]] = ..., predicted_from: _Optional[str] = ..., considered: _Optional[_Iterable[_Union[ConsideredAmount, _Mapping]]] = ...) -> None: ...
+
+class ConsideredAmount(_message.Message):
+    __slots__ = ("amount", "run_s")
+    AMOUNT_FIELD_NUMBER: _ClassVar[int]
+    RUN_S_FIELD_NUMBER: _ClassVar[int]
+    amount: int
+    run_s: float
+    def __init__(self, amount: _Optional[int] = ..., run_s: _Optional[float] = ...) -> None: ...
 
 class HistoryEntry(_message.Message):
     __slots__ = ("at_s", "name", "detail")

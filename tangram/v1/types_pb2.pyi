@@ -51,7 +51,7 @@ class Amounts(_message.Message):
     def __init__(self, values: _Optional[_Iterable[int]] = ..., min: _Optional[int] = ..., max: _Optional[int] = ...) -> None: ...
 
 class Profile(_message.Message):
-    __slots__ = ("duration_s", "elasticity")
+    __slots__ = ("duration_s", "elasticity", "serial")
     class ElasticityEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -61,9 +61,11 @@ class Profile(_message.Message):
         def __init__(self, key: _Optional[int] = ..., value: _Optional[float] = ...) -> None: ...
     DURATION_S_FIELD_NUMBER: _ClassVar[int]
     ELASTICITY_FIELD_NUMBER: _ClassVar[int]
+    SERIAL_FIELD_NUMBER: _ClassVar[int]
     duration_s: float
     elasticity: _containers.ScalarMap[int, float]
-    def __init__(self, duration_s: _Optional[float] = ..., elasticity: _Optional[_Mapping[int, float]] = ...) -> None: ...
+    serial: float
+    def __init__(self, duration_s: _Optional[float] = ..., elasticity: _Optional[_Mapping[int, float]] = ..., serial: _Optional[float] = ...) -> None: ...
 
 class Exec(_message.Message):
     __slots__ = ("argv", "shell_command", "cwd", "env", "stdin", "user", "max_output_bytes")
@@ -122,7 +124,7 @@ class PermitSpec(_message.Message):
     def __init__(self, quota: _Optional[str] = ..., amount: _Optional[int] = ...) -> None: ...
 
 class ActionSpec(_message.Message):
-    __slots__ = ("id", "task", "trajectory", "priority", "group", "step", "labels", "cores", "timeout_s", "deadline_s", "profile", "exec", "call", "permit")
+    __slots__ = ("id", "task", "trajectory", "priority", "group", "step", "labels", "cores", "timeout_s", "deadline_s", "profile", "exec", "call", "permit", "malleable")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -144,6 +146,7 @@ class ActionSpec(_message.Message):
     EXEC_FIELD_NUMBER: _ClassVar[int]
     CALL_FIELD_NUMBER: _ClassVar[int]
     PERMIT_FIELD_NUMBER: _ClassVar[int]
+    MALLEABLE_FIELD_NUMBER: _ClassVar[int]
     id: str
     task: str
     trajectory: str
@@ -158,7 +161,8 @@ class ActionSpec(_message.Message):
     exec: Exec
     call: Call
     permit: PermitSpec
-    def __init__(self, id: _Optional[str] = ..., task: _Optional[str] = ..., trajectory: _Optional[str] = ..., priority: _Optional[int] = ..., group: _Optional[str] = ..., step: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., cores: _Optional[_Union[Amounts, _Mapping]] = ..., timeout_s: _Optional[float] = ..., deadline_s: _Optional[float] = ..., profile: _Optional[_Union[Profile, _Mapping]] = ..., exec: _Optional[_Union[Exec, _Mapping]] = ..., call: _Optional[_Union[Call, _Mapping]] = ..., permit: _Optional[_Union[PermitSpec, _Mapping]] = ...) -> None: ...
+    malleable: bool
+    def __init__(self, id: _Optional[str] = ..., task: _Optional[str] = ..., trajectory: _Optional[str] = ..., priority: _Optional[int] = ..., group: _Optional[str] = ..., step: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., cores: _Optional[_Union[Amounts, _Mapping]] = ..., timeout_s: _Optional[float] = ..., deadline_s: _Optional[float] = ..., profile: _Optional[_Union[Profile, _Mapping]] = ..., exec: _Optional[_Union[Exec, _Mapping]] = ..., call: _Optional[_Union[Call, _Mapping]] = ..., permit: _Optional[_Union[PermitSpec, _Mapping]] = ..., malleable: bool = ...) -> None: ...
 
 class Timing(_message.Message):
     __slots__ = ("queue_s", "prepare_s", "run_s", "overhead_s", "act_s")

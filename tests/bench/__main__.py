@@ -18,7 +18,7 @@ from rich.table import Table as RichTable
 
 from tangram import __version__
 
-from . import exec_latency, exec_rate, pass_cost, resizing, reward_gpus
+from . import exec_latency, exec_rate, pass_cost, resizing, reward_gpus, simulated
 from .measure import Table
 
 BENCHMARKS: dict[str, Callable[[int], Coroutine[Any, Any, Table]]] = {
@@ -27,6 +27,7 @@ BENCHMARKS: dict[str, Callable[[int], Coroutine[Any, Any, Table]]] = {
     "resizing": resizing.measure,
     "pass-cost": pass_cost.measure,
     "reward-gpus": reward_gpus.measure,
+    "simulated": simulated.measure,
 }
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 START, END = "<!-- bench:start -->", "<!-- bench:end -->"

@@ -144,15 +144,73 @@ async def test_a_sandbox_that_cannot_be_moved_off_its_cores_is_ended(bench: Benc
     assert bench.lost == ["its cores could not be taken back: stuck"]
 
 
-async def test_a_resize_that_fails_half_way_leaks_no_core(bench: Bench) -> None:
+@pytest.mark.parametrize("cores", [1, 3], ids=["fewer", "more"])
+async def test_a_resize_that_fails_leaves_the_lease_as_it_was(bench: Bench, cores: int) -> None:
+    sandbox = await bench.open()
+    lease = await bench.acquire(1, 2)
+    running = bench.run(lease)
+    await until(lambda: sandbox.scripted.runs)
+    sandbox.confine_errors = [OSError("busy")]
+    with pytest.raises(TemporaryError, match="busy"):
+        await bench.manager.resize(lease, amounts(cores))
+    assert (bench.pool.free, sandbox.confined[-1], bench.lost) == (2, lease.cores, [])
+    assert len((await bench.manager.resize(lease, amounts(cores))).cores) == cores
+    sandbox.scripted.finish("a1", Outcome.FINISHED, 0)
+    assert (await running).outcome is Outcome.FINISHED
+
+
+async def test_a_sandbox_whose_cores_change_neither_there_nor_back_is_ended(bench: Bench) -> None:
     sandbox = await bench.open()
     lease = await bench.acquire(1, 1)
-    sandbox.confine_errors = [OSError("busy")]
-    with pytest.raises(TemporaryError):
+    running = bench.run(lease)
+    await until(lambda: sandbox.scripted.runs)
+    sandbox.confine_errors = [OSError("busy"), OSError("still busy")]
+    with pytest.raises(TemporaryError, match="busy"):
         await bench.manager.resize(lease, amounts(3))
-    assert bench.pool.free == 4
     with pytest.raises(LeaseLost):
-        await bench.manager.resize(lease, amounts(1))
+        await running
+    await until(lambda: bench.pool.free == 4)
+    assert (sandbox.closed, len(bench.lost)) == (1, 1)
+
+
+@pytest.mark.parametrize("cores", [1, 3], ids=["fewer", "more"])
+async def test_a_command_that_is_bound_to_its_cores_keeps_them(bench: Bench, cores: int) -> None:
+    sandbox = await bench.open()
+    sandbox.limits = {**sandbox.limits, "cores": "soft"}
+    lease = await bench.acquire(1, 2)
+    running = bench.run(lease)
+    await until(lambda: sandbox.scripted.runs)
+    assert await bench.manager.resize(lease, amounts(cores)) == lease
+    assert bench.pool.free == 2
+    sandbox.scripted.finish("a1", Outcome.FINISHED, 0)
+    await running
+
+
+async def test_a_release_during_a_resize_frees_every_core_once(bench: Bench) -> None:
+    sandbox = await bench.open()
+    lease = await bench.acquire(1, 1)
+    sandbox.confine_gate.clear()
+    resizing = asyncio.create_task(bench.manager.resize(lease, amounts(3)))
+    await until(lambda: bench.pool.free == 1)
+    releasing = asyncio.create_task(bench.manager.release(lease))
+    await asyncio.sleep(0)
+    sandbox.confine_gate.set()
+    assert len((await resizing).cores) == 3
+    await releasing
+    assert (bench.pool.free, sandbox.confined[-1]) == (4, None)
+
+
+async def test_a_close_during_a_resize_frees_every_core_once(bench: Bench) -> None:
+    sandbox = await bench.open()
+    lease = await bench.acquire(1, 3)
+    sandbox.confine_gate.clear()
+    resizing = asyncio.create_task(bench.manager.resize(lease, amounts(2)))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(bench.manager.close("t1"))
+    await until(lambda: sandbox.closed)
+    sandbox.confine_gate.set()
+    await asyncio.gather(resizing, closing)
+    assert bench.pool.free == 4
 
 
 async def test_a_cancelled_acquire_gives_its_cores_back(bench: Bench) -> None:

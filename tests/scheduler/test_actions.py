@@ -237,6 +237,17 @@ def test_a_resize_that_did_not_happen_books_what_the_node_says(node: Dialogue) -
     assert granted(node.resized("a", 1)) == ["b"]
 
 
+def test_an_action_that_the_node_could_not_resize_is_not_asked_again(node: Dialogue) -> None:
+    node.settle("t")
+    node.exec("a", "t", Amounts.between(1, 4))
+    node.start("a")
+    assert node.tell(ResizeRequested("a", {CORES: 2}))
+    node.resized("a", 2)
+    assert node.tell(ResizeRequested("a", {CORES: 4}))
+    node.resized("a", 2)
+    assert node.tell(ResizeRequested("a", {CORES: 3})) == []
+
+
 @pytest.mark.parametrize("cores", [3, 5], ids=["not in the set", "more than there is"])
 def test_a_resize_to_what_cannot_be_is_not_answered(node: Dialogue, cores: int) -> None:
     node.settle("t")

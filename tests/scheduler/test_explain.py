@@ -174,3 +174,18 @@ def test_alarms_forget_what_was_dropped_or_moved() -> None:
     assert alarms.due(998.0) == []
     assert alarms.due(999.0) == [CORES]
     assert alarms.next() is None
+
+
+def test_a_choice_of_amounts_is_told_with_its_predictions_and_their_source(node: Dialogue) -> None:
+    node.settle("t", "u", "v")
+    demand = Demand({"cores": Amounts.between(1, 4)}, key="cores")
+    given = Action("a", "task", demand, "t", profile=Profile(8.0, serial=0.0))
+    node.tell(Submitted(given))
+    told = node.scheduler.explain("a", node.now)
+    assert told.considered == ((1, 8.0), (2, 4.0), (3, 8.0 / 3), (4, 2.0))
+    assert told.predicted_from == "given"
+    node.tell(Submitted(Action("b", "task", demand, "u", kind="exec")))
+    told = node.scheduler.explain("b", node.now)
+    assert (told.considered, told.predicted_from, told.predicted_run_s) == ((), "nothing", None)
+    node.exec("c", "v", 1)
+    assert node.scheduler.explain("c", node.now).considered == ()

@@ -317,3 +317,51 @@ def test_a_profiler_goes_on_from_its_state_as_if_it_had_never_stopped() -> None:
 def test_a_state_of_another_version_is_refused() -> None:
     with pytest.raises(ValueError, match="version of the profiler's state must be 1, not None"):
         Profiler.from_state({})
+
+
+# Amounts that change
+
+
+def test_a_resized_action_counts_with_what_one_unit_would_have_taken() -> None:
+    """Half of the work with one unit, the other half with four: 10 s and 3.25 s at serial 0.1."""
+    known = Profile(serial=0.1)
+    profiler = Profiler()
+    profiler.observe_changing(action(profile=known), {1: 10.0, 4: 3.25}, 13.25)
+    assert profiler.predict(action(profile=known)).profile.run_s(1) == pytest.approx(20.0)
+
+
+def test_a_resized_action_is_measured_by_the_clock_of_who_ran_it() -> None:
+    known = Profile(serial=0.0)
+    profiler = Profiler()
+    profiler.observe_changing(action(profile=known), {1: 2.0, 2: 2.0}, 2.0)
+    assert profiler.predict(action(profile=known)).p50_s == pytest.approx(3.0)
+
+
+def test_a_resized_action_counts_with_the_elasticity_that_was_learned() -> None:
+    profiler = after(suite_runs(64))
+    learned = profiler.predict(action()).profile
+    assert learned.serial is not None
+    held_s = {units: (learned.run_s(units) or 0.0) / 2 for units in (2, 8)}
+    for _ in range(DURATIONS_KEPT):
+        profiler.observe_changing(action(), held_s, sum(held_s.values()))
+    after_s, before_s = profiler.predict(action()).p50_s, learned.duration_s
+    assert after_s == pytest.approx(before_s, rel=1e-6)
+    assert profiler.predict(action()).amounts_seen == 5
+
+
+def test_nothing_is_learned_of_a_resized_action_while_nobody_knows_how_it_scales() -> None:
+    profiler = Profiler()
+    profiler.observe_changing(action(), {1: 2.0, 2: 2.0}, 4.0)
+    assert profiler.predict(action()).source is Source.NOTHING
+    assert profiler.errors() == {}
+
+
+@pytest.mark.parametrize(
+    ("held_s", "run_s", "wrong"),
+    [({0: 1.0}, 1.0, "units"), ({}, 1.0, "units"), ({1: 1.0}, -1.0, "run_s")],
+)
+def test_a_resized_action_that_cannot_be_is_refused(
+    held_s: dict[int, float], run_s: float, wrong: str
+) -> None:
+    with pytest.raises(ValueError, match=wrong):
+        Profiler().observe_changing(action(profile=Profile(serial=0.1)), held_s, run_s)

@@ -14,6 +14,7 @@ from tangram.cli.terminal import console
 from tangram.client import (
     ActionInfo,
     ClusterStatus,
+    Considered,
     Explanation,
     HistoryEntry,
     NodeStatus,
@@ -95,6 +96,8 @@ EXPLANATION = Explanation(
     sentence="it waits for cores on node0",
     ahead=3,
     predicted_run=None,
+    predicted_from="nothing",
+    considered=(),
     spans=(
         Span("queue", "cores", "cores@node0", "too few cores were free", 0.0, 2.0),
         Span("prepare", "", "", "2 cores granted", 2.0, 2.5),
@@ -180,6 +183,25 @@ def test_explain_shows_sentence_reasons_what_lasts_and_the_history_unchanged() -
     assert "too few cores were free" in text
     assert "1.50 s so far" in text
     assert "token=[9]" in text
+
+
+def test_explain_shows_what_was_predicted_from_what_and_the_cores_to_choose_from() -> None:
+    known = dataclasses.replace(
+        EXPLANATION,
+        predicted_run=8.0,
+        predicted_from="learned",
+        considered=tuple(Considered(cores, 8.0 / cores) for cores in range(1, 33)),
+    )
+    text = " ".join(printed(render.explanation(known), width=200).split())
+    assert (
+        "predicted to run 8.00 s, learned from the same command; cores to choose from: 1 (8.00 s)"
+        in text
+    )
+    assert "31 (258 ms), 32 (250 ms)" in text
+    assert text.count(" ms)") + text.count(" s)") <= render.CONSIDERED_SHOWN_MAX
+    assert "predicted" not in printed(render.explanation(EXPLANATION), width=200)
+    assert explanation_json(known)["considered"][1] == {"cores": 2, "run": 4.0}
+    assert explanation_json(known)["predicted_from"] == "learned"
 
 
 def test_an_action_that_took_no_time_can_be_explained() -> None:

@@ -519,3 +519,16 @@ async def test_a_closed_client_says_so(client: AsyncClient, node: FakeManager) -
         await running
     with pytest.raises(TangramError, match="closed"):
         await client.status()
+
+
+async def test_an_explanation_says_what_was_predicted_and_from_what(client: AsyncClient) -> None:
+    async with client.trajectory() as trajectory:
+        await trajectory.exec("true", cores=(1, 2), duration=4.0, elasticity=0.0, id="given")
+        await trajectory.exec("true", id="plain")
+    told = await client.explain("given")
+    assert [(one.cores, one.run) for one in told.considered] == [(1, 4.0), (2, 2.0)]
+    assert told.predicted_from == "given"
+    assert told.predicted_run in (2.0, 4.0)
+    told = await client.explain("plain")
+    assert told.considered == ()
+    assert told.predicted_from == "learned"

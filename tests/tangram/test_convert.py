@@ -20,7 +20,8 @@ from tangram.managers.base import (
     RunResult,
     Stream,
 )
-from tangram.scheduler import Amounts, Demand, State
+from tangram.scheduler import Amounts, Demand, Profile, State
+from tangram.scheduler.model import DURATION_MIN_S
 from tangram.server import answers
 from tangram.server.convert import action_request, trajectory_request
 from tangram.server.outputs import OutputStore
@@ -105,6 +106,30 @@ def test_a_profile_keeps_its_table() -> None:
     assert converted.run_s(4) == pytest.approx(10.0 / (0.5 * 4))
 
 
+def test_a_profile_keeps_its_serial_share() -> None:
+    converted = convert(exec_spec(profile=types_pb2.Profile(duration_s=10.0, serial=0.0)))
+    assert converted.action.profile == Profile(10.0, serial=0.0)
+    assert converted.action.profile.scales
+
+
+def test_a_duration_of_zero_counts_as_a_microsecond() -> None:
+    profile = convert(exec_spec(profile=types_pb2.Profile(duration_s=0.0))).action.profile
+    assert profile.run_s(1) == DURATION_MIN_S
+
+
+@pytest.mark.parametrize("malleable", [True, False])
+def test_whether_an_action_is_malleable_is_kept(malleable: bool) -> None:
+    assert convert(exec_spec(malleable=malleable)).action.malleable is malleable
+
+
+def test_only_an_exec_can_be_malleable() -> None:
+    spec = call_spec()
+    spec.malleable = True
+    with pytest.raises(InvalidRequest, match="exec only") as raised:
+        convert(spec)
+    assert raised.value.field == "malleable"
+
+
 def test_the_fingerprint_tells_bodies_apart_but_not_the_order_of_maps() -> None:
     first = convert(exec_spec(labels={"a": "1", "b": "2"}))
     second = convert(exec_spec(labels={"b": "2", "a": "1"}))
@@ -157,6 +182,12 @@ def test_the_summary_is_one_line_without_secrets(spec: types_pb2.ActionSpec, sum
         ({"profile": types_pb2.Profile(elasticity={2: 1.5})}, "profile.elasticity[2]"),
         ({"profile": types_pb2.Profile(elasticity={2: 0.0})}, "profile.elasticity[2]"),
         ({"profile": types_pb2.Profile(elasticity={0: 0.5})}, "profile.elasticity"),
+        ({"profile": types_pb2.Profile(elasticity={1: 0.5})}, "profile.elasticity[1]"),
+        ({"profile": types_pb2.Profile(duration_s=-1e-9)}, "profile.duration_s"),
+        ({"profile": types_pb2.Profile(serial=-0.1)}, "profile.serial"),
+        ({"profile": types_pb2.Profile(serial=1.1)}, "profile.serial"),
+        ({"profile": types_pb2.Profile(serial=math.nan)}, "profile.serial"),
+        ({"profile": types_pb2.Profile(serial=0.1, elasticity={2: 0.9})}, "profile.serial"),
         ({"exec": types_pb2.Exec()}, "exec.argv"),
         ({"exec": types_pb2.Exec(shell_command="  ")}, "exec.argv"),
         ({"exec": types_pb2.Exec(argv=["a"], shell_command="a")}, "exec.argv"),
@@ -310,6 +341,7 @@ SCALARS = {
         types_pb2.Profile,
         duration_s=st.floats(),
         elasticity=st.dictionaries(st.integers(-5, 100), st.floats(), max_size=3),
+        serial=st.none() | st.floats(),
     ),
 }
 BODIES = st.one_of(

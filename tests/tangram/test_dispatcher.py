@@ -36,6 +36,7 @@ from tangram.scheduler import (
     Demand,
     NodeUp,
     QuotaClosed,
+    Resized,
     ResourceId,
     Scheduler,
     State,
@@ -44,6 +45,7 @@ from tangram.scheduler import (
 from tangram.scheduler.model import EMPTY, Capacity
 from tangram.scheduler.resource import ResourceView
 from tangram.server.dispatcher import Dispatcher, DispatcherLimits
+from tangram.server.log import MemoryLog
 from tangram.server.records import (
     ActionRecord,
     ActionRequest,
@@ -56,6 +58,7 @@ from tangram.server.reports import TaskTotals, pool_status
 from tangram.v1 import trajectories_pb2
 
 GIB = 1 << 30
+CORES = ResourceId("cores", "node0")
 
 
 class World:
@@ -64,8 +67,9 @@ class World:
     def __init__(self, spool: Path, limits: DispatcherLimits, quotas: QuotaManager) -> None:
         self.node = FakeManager(cores=2, memory_bytes=8 * GIB)
         self.scheduler = Scheduler({QUOTA_VIEW: QuotaView})
+        self.log = MemoryLog()
         self.dispatcher = Dispatcher(
-            self.scheduler, [self.node, quotas], spool=spool, limits=limits
+            self.scheduler, [self.node, quotas], spool=spool, limits=limits, event_log=self.log
         )
         self._number = 0
 
@@ -469,9 +473,126 @@ async def test_a_running_action_can_be_given_more_cores(world: World) -> None:
     await world.open()
     record = await world.submit("spin", cores=Amounts.between(1, 2))
     await world.dispatcher.wait_running(record.id)
-    await world.dispatcher.resize(record.id, {ResourceId("cores", "node0"): 2})
-    await settled(lambda: record.cores == 2)
+    await world.dispatcher.resize(record.id, {CORES: 2})
+    await settled(lambda: world.node.free_cores == 0)
+    assert world.scheduler.view(CORES).free(world.dispatcher.now()) == 0
+
+
+async def test_an_action_that_shrinks_lets_another_start_once_it_has_left_its_core(
+    world: World,
+) -> None:
+    await world.open("t1")
+    await world.open("t2")
+    wide = await world.submit("gate go", cores=Amounts.among({2}))
+    await world.dispatcher.wait_running(wide.id)
     assert world.node.free_cores == 0
+    malleable = await world.submit("gate go", trajectory="t2", cores=Amounts.between(1, 2))
+    world.node.gate("go").set()
+    await ended(world, wide)
+    await ended(world, malleable)
+    world.node.gate("go").clear()
+    malleable = await world.submit("gate go", trajectory="t2", cores=Amounts.between(1, 2))
+    await world.dispatcher.wait_running(malleable.id)
+    await world.dispatcher.resize(malleable.id, {CORES: 2})
+    await settled(lambda: world.node.free_cores == 0)
+    waiting = await world.submit("true")
+    held = world.node.faults.hold("resize")
+    await world.dispatcher.resize(malleable.id, {CORES: 1})
+    await settled(lambda: ("resize", malleable.id) in world.node.calls)
+    assert waiting.state is State.WAITING
+    held.set()
+    assert (await ended(world, waiting)).state is State.FINISHED
+    world.node.gate("go").set()
+    assert (await ended(world, malleable)).cores == 1
+
+
+async def test_the_history_tells_when_and_to_what_the_cores_changed(world: World) -> None:
+    await world.open()
+    record = await world.submit("gate go", cores=Amounts.between(1, 2))
+    await world.dispatcher.wait_running(record.id)
+    for cores in (2, 1):
+        await world.dispatcher.resize(record.id, {CORES: cores})
+        await settled(lambda: world.node.free_cores == 2 - cores)  # noqa: B023
+        resized = [("Resized", cores)]
+        await settled(lambda: _changes(world, record)[-1:] == resized)  # noqa: B023
+    world.node.gate("go").set()
+    record = await ended(world, record)
+    story = world.dispatcher.explain(record.id)
+    details = [entry.detail for entry in story.history if entry.name == "Resized"]
+    assert details == ["grew to 2 cores", "shrank to 1 core"]
+    assert story.spans[-1].sentence.startswith("ran; grew to 2 cores at ")
+    assert "; shrank to 1 core at " in story.spans[-1].sentence
+    assert (record.cores, record.grown, record.shrunk) == (1, 1, 1)
+
+
+async def test_the_time_of_resizing_is_run_and_not_preparation(world: World) -> None:
+    await world.open()
+    record = await world.submit("gate go", cores=Amounts.between(1, 2))
+    await world.dispatcher.wait_running(record.id)
+    prepare_s = record.timing(world.dispatcher.now()).prepare_s
+    held = world.node.faults.hold("resize")
+    await world.dispatcher.resize(record.id, {CORES: 2})
+    await settled(lambda: ("resize", record.id) in world.node.calls)
+    held.set()
+    await settled(lambda: world.node.free_cores == 0)
+    world.node.gate("go").set()
+    assert (await ended(world, record)).timing(world.dispatcher.now()).prepare_s == prepare_s
+
+
+@pytest.mark.parametrize("cores", [1, 2], ids=["shrinking", "growing"])
+@pytest.mark.parametrize("end", ["finish", "kill", "close", "lose"])
+async def test_a_resize_that_races_with_an_end_leaves_no_unit_behind(
+    world: World, end: str, cores: int
+) -> None:
+    await world.open()
+    choice = Amounts.between(1, 2)
+    record = await world.submit("gate go", cores=choice)
+    await world.dispatcher.wait_running(record.id)
+    if cores == 1:
+        await world.dispatcher.resize(record.id, {CORES: 2})
+        await settled(lambda: world.node.free_cores == 0)
+        await settled(lambda: _changes(world, record) == [("Resized", 2)])
+    held = world.node.faults.hold("resize")
+    await world.dispatcher.resize(record.id, {CORES: cores})
+    await settled(lambda: world.node.calls.count(("resize", record.id)) == 3 - cores)
+    if end == "finish":
+        world.node.gate("go").set()
+    elif end == "kill":
+        await world.dispatcher.cancel(action=record.id)
+    elif end == "close":
+        closing = asyncio.create_task(world.dispatcher.close_trajectory("t1"))
+    else:
+        world.node.lose_sandbox("t1")
+    await ended(world, record)
+    held.set()
+    if end == "close":
+        await closing
+    await settled(lambda: world.scheduler.view(CORES).free(world.dispatcher.now()) == 2)
+    await settled(lambda: world.node.free_cores == 2)
+    world.scheduler.check_invariants()
+
+
+@pytest.mark.parametrize("error", [TemporaryError("busy", delay_s=0.1), ValueError("a bug")])
+async def test_a_resize_that_fails_is_answered_with_what_the_lease_has(
+    world: World, error: Exception
+) -> None:
+    await world.open()
+    record = await world.submit("gate go", cores=Amounts.between(1, 2))
+    await world.dispatcher.wait_running(record.id)
+    world.node.faults.fail("resize", error)
+    await world.dispatcher.resize(record.id, {CORES: 2})
+    await settled(lambda: _changes(world, record) == [("Resized", 1)])
+    assert world.scheduler.view(CORES).free(world.dispatcher.now()) == 1
+    history = world.dispatcher.explain(record.id).history
+    assert history[-1].detail == "its amounts stayed as they were"
+    world.node.gate("go").set()
+    assert (await ended(world, record)).state is State.FINISHED
+
+
+def _changes(world: World, record: ActionRecord) -> list[tuple[str, int]]:
+    """What the node confirmed of this action."""
+    items = [item for _, item in world.log.about(record.id)]
+    return [("Resized", item.amounts[CORES]) for item in items if isinstance(item, Resized)]
 
 
 async def test_the_history_names_events_and_decisions_in_order(world: World) -> None:

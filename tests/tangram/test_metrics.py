@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tangram.managers.base import Outcome, RunResult
 from tangram.scheduler import ResourceId, State, WaitReason
+from tangram.scheduler.pattern import PredictionError
 from tangram.server.convert import action_request
 from tangram.server.metrics import TASKS_MAX, Metrics
 from tangram.server.outputs import OutputStore
@@ -110,6 +111,34 @@ def test_a_flood_of_task_names_ends_in_other() -> None:
         metrics.observe(ended(State.CANCELLED, task=f"task{number}"))
     metrics.observe(ended(State.CANCELLED, task="task0"))
     found: Any = samples(metrics)
-    counted = {key[1][2]: value for key, value in found.items() if key[0].endswith("_total")}
+    counted = {
+        key[1][2]: value for key, value in found.items() if key[0] == "tangram_actions_total"
+    }
     assert len(counted) == TASKS_MAX + 1
     assert (counted["other"], counted["task0"]) == (5, 2)
+
+
+def test_granted_cores_and_resizes_are_counted_when_an_action_has_ended() -> None:
+    metrics = Metrics(lambda: STATUS)
+    record = ended(State.FINISHED, RunResult(Outcome.FINISHED, 0, run_s=2.0))
+    record.cores, record.grown, record.shrunk = 3, 2, 1
+    metrics.observe(record)
+    found = samples(metrics)
+    assert found["tangram_granted_units_bucket", ("2.0", "cores")] == 0
+    assert found["tangram_granted_units_bucket", ("4.0", "cores")] == 1
+    assert found["tangram_granted_units_sum", ("cores",)] == 3
+    assert found["tangram_resizes_total", ("grow",)] == 2
+    assert found["tangram_resizes_total", ("shrink",)] == 1
+
+
+def test_prediction_errors_are_those_of_the_scrape() -> None:
+    errors = {"exec": PredictionError(7, 2, 0.5, 1.5, -0.25)}
+    metrics = Metrics(lambda: STATUS, errors=lambda: errors)
+    found = samples(metrics)
+    assert found["tangram_prediction_error", ("exec", "p90")] == 1.5
+    assert found["tangram_prediction_error", ("exec", "bias")] == -0.25
+    assert found["tangram_predictions_total", ("exec", "unpredicted")] == 2
+    errors["exec"] = PredictionError(0, 3, None, None, None)
+    found = samples(metrics)
+    assert ("tangram_prediction_error", ("exec", "p90")) not in found
+    assert found["tangram_predictions_total", ("exec", "unpredicted")] == 3

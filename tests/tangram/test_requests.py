@@ -20,6 +20,7 @@ EXEC: dict[str, Any] = {
     "env": None,
     "stdin": None,
     "user": None,
+    "malleable": False,
     "duration": None,
     "elasticity": None,
     "max_output": "1Mi",
@@ -90,6 +91,26 @@ def test_what_is_known_of_the_duration_travels_as_the_profile() -> None:
     profile = command(duration=12.5, elasticity={2: 0.9, 4: 0.8}).profile
     assert profile.duration_s == 12.5
     assert dict(profile.elasticity) == {2: 0.9, 4: 0.8}
+    assert not profile.HasField("serial")
+
+
+@pytest.mark.parametrize("serial", [0, 0.03, 1])
+def test_one_number_for_the_elasticity_is_the_serial_share(serial: float) -> None:
+    profile = command(elasticity=serial).profile
+    assert profile.HasField("serial")
+    assert profile.serial == serial
+    assert not profile.elasticity
+
+
+def test_that_an_action_is_malleable_travels() -> None:
+    assert command(malleable=True).malleable
+    assert not command().malleable
+
+
+def test_a_duration_of_zero_is_sent_as_it_is() -> None:
+    profile = command(duration=0).profile
+    assert profile.HasField("duration_s")
+    assert profile.duration_s == 0
     assert not command().HasField("profile")
 
 
@@ -144,7 +165,15 @@ def test_a_json_body_names_its_type_unless_the_caller_does() -> None:
         ({"max_output": "lots"}, "max_output"),
         ({"duration": -1.0}, "duration"),
         ({"elasticity": {2: 1.5}}, "elasticity[2]"),
+        ({"duration": float("nan")}, "duration"),
         ({"elasticity": {0: 0.5}}, "elasticity"),
+        ({"elasticity": {1: 0.5}}, "elasticity[1]"),
+        ({"elasticity": -0.1}, "elasticity"),
+        ({"elasticity": 1.1}, "elasticity"),
+        ({"elasticity": float("nan")}, "elasticity"),
+        ({"elasticity": "0.5"}, "elasticity"),
+        ({"elasticity": True}, "elasticity"),
+        ({"malleable": 1}, "malleable"),
     ],
 )
 def test_a_bad_argument_of_exec_is_named(changes: dict[str, Any], field: str) -> None:

@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -72,6 +73,9 @@ print({name: module.__file__ for name, module in sys.modules.items()
 be missing here, as they may at run time."""
 
 
+_BUILDING = threading.Lock()
+
+
 @dataclass(frozen=True, slots=True)
 class Interpreter:
     """A finished bundle. Its files are immutable; a change makes another folder."""
@@ -108,18 +112,21 @@ def build(state: Path, agent: Path = AGENT) -> Interpreter:
     """The bundle for this agent and this Python below `state`, built if it is not there yet.
 
     Safe against a second builder and against being killed: the folder appears by one rename.
+    One thread at a time builds: two launchers want the same bundle at once, and `ast` of Python
+    3.11 fails in two threads (python/cpython#106905).
     Raises Unsupported if this Python cannot be moved (a static or otherwise unusual build).
     """
     binary = Path(sys.executable).resolve()
     root = state / f"interpreter-{_fingerprint(binary, agent)}"
-    if not root.is_dir():
-        state.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix="interpreter-", suffix=".draft", dir=state))
-        try:
-            _fill(draft, binary, agent)
-            _publish(draft, root)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+    with _BUILDING:
+        if not root.is_dir():
+            state.mkdir(parents=True, exist_ok=True)
+            draft = Path(tempfile.mkdtemp(prefix="interpreter-", suffix=".draft", dir=state))
+            try:
+                _fill(draft, binary, agent)
+                _publish(draft, root)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
     return Interpreter(root, (root / "loader").read_text())
 
 

@@ -341,3 +341,56 @@ def test_an_empty_trace_has_an_empty_result() -> None:
 def test_the_kind_as_written_reaches_the_result() -> None:
     action = replace(run_of(1), kind="test")
     assert the(outcome(walks(action), "1"), "t0/0").kind == "test"
+
+
+# What a recorded trace says of a server's own time
+
+
+def test_overhead_delays_the_grant_and_holds_nothing() -> None:
+    """a is known from 0 to 3 and may run from 2 on; b, which comes second, runs before it."""
+    slow = run_of(1, overhead_s=2)
+    result = outcome([walk("a", slow), walk("b", run_of(1.5))], "1")
+    assert ends(result) == {"a/0": 3, "b/0": 1.5}
+    run = the(result, "a/0")
+    assert (run.queue_s, run.overhead_s, run.run_s, run.act_s) == (0, 2, 1, 3)
+
+
+def test_units_are_held_while_an_action_is_made_ready_and_released() -> None:
+    """a holds the core from 0 to 1 + 2 + 0.5, though it has ended at 3."""
+    first = run_of(2, prepare_s=1, release_s=0.5)
+    result = outcome([walk("a", first), walk("b", run_of(1))], "1")
+    assert ends(result) == {"a/0": 3, "b/0": 4.5}
+    run = the(result, "a/0")
+    assert (run.prepare_s, run.run_s) == (1, 2)
+    assert run.holds == (Hold(0, 3, 1),)
+
+
+def test_a_trajectory_goes_on_once_its_action_is_released() -> None:
+    actions = [run_of(1, release_s=2), run_of(1, gap_s=1)]
+    result = outcome([walk("a", *actions)], "1")
+    assert [(run.submitted_s, run.granted_s) for run in result.actions] == [(0, 0), (2, 3)]
+
+
+def test_a_timeout_does_not_count_the_time_of_making_ready() -> None:
+    result = outcome([walk("a", run_of(2, prepare_s=3, timeout_s=2))], "1")
+    assert not the(result, "a/0").timed_out
+    result = outcome([walk("a", run_of(4, prepare_s=3, timeout_s=2))], "1")
+    assert (the(result, "a/0").timed_out, the(result, "a/0").ended_s) == (True, 5)
+
+
+def test_an_action_that_is_resized_while_it_is_made_ready_keeps_that_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """4 s of work: ready at 2, from 1 on with two cores instead of one."""
+    monkeypatch.setattr(host, "Scheduler", resized((1.0, 2)))
+    action = run_of(4, "1-2", prepare_s=2, malleable=True)
+    result = outcome(walks(action), "2")
+    assert ends(result) == {"t0/0": 4}
+    assert the(result, "t0/0").holds == (Hold(0, 1, 1), Hold(1, 4, 2))
+
+
+def test_pods_have_the_same_overheads() -> None:
+    timed = run_of(1, overhead_s=2, prepare_s=1)
+    result = outcome([walk("a", timed)], "1", "pod:request=1,limit=1")
+    run = the(result, "a/0")
+    assert (run.ended_s, run.overhead_s, run.queue_s, run.run_s) == (4, 3, 0, 1)

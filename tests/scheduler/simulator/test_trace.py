@@ -56,6 +56,21 @@ def test_every_field_of_the_documented_example_is_read() -> None:
     assert found.memory_mib == 162
 
 
+def test_what_only_a_recorded_trace_says_is_read_and_written_again() -> None:
+    times = {"overhead_s": 0.5, "prepare_s": 0.25, "release_s": 0.125}
+    [found] = read(line({**EXEC, **times, "memory_mib": 7}, memory_mib=512))
+    [action] = found.actions
+    assert (action.overhead_s, action.prepare_s, action.release_s) == (0.5, 0.25, 0.125)
+    assert (action.memory_mib, found.memory_mib) == (7, 512)
+    assert read(tr.write_line(found)) == [found]
+
+
+@pytest.mark.parametrize("field", ["overhead_s", "prepare_s", "release_s"])
+def test_a_negative_time_of_a_recorded_trace_is_refused(field: str) -> None:
+    with pytest.raises(TraceError, match=field):
+        read(line({**EXEC, field: -1}))
+
+
 def test_null_and_missing_are_the_defaults_and_unknown_keys_are_ignored() -> None:
     action = {**EXEC, "cores": None, "memory_mib": None, "gap_s": None, "cpu_cores": 0.06}
     [found] = read(line(action, task=None, start_s=None, group=None, other=[1]))
