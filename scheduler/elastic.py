@@ -55,6 +55,8 @@ class Elastic:
     to another too soon costs all of them a restore."""
     hold_price: float = 1.0
     """How much dearer unit-seconds are in deciding whether to wait."""
+    keep: float = 1.0
+    """Share of the mean need of settled actions that is kept free for them."""
     reserve: float = 0.0
     """Standard deviations of the need of settled actions that are kept free beside its mean."""
     to_come: float = 8.0
@@ -154,7 +156,7 @@ class Elastic:
         """Free units that settled actions will need soon: as many as on average, less those that
         they have. Nothing is kept from an empty machine."""
         mean = situation.load.rigid_mean(situation.now)
-        need = mean + self.reserve * math.sqrt(mean) - situation.load.rigid
+        need = self.keep * mean + self.reserve * math.sqrt(mean) - situation.load.rigid
         kept = max(0, math.ceil(need - 0.5))
         return kept if situation.running.choosing else min(kept, max(0, situation.free - 1))
 

@@ -7,9 +7,10 @@ import asyncio
 import datetime
 import os
 import platform
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,22 @@ from rich.table import Table as RichTable
 
 from tangram import __version__
 
-from . import exec_latency, exec_rate, pass_cost, resizing, reward_gpus, simulated
-from .measure import Table
+from . import (
+    ablation,
+    agents,
+    coding,
+    exec_latency,
+    exec_rate,
+    open_load,
+    paper,
+    pass_cost,
+    profiles,
+    resizing,
+    reward_gpus,
+    simulated,
+)
+from .measure import Sheet, Table
+from .simulations import Simulations
 
 BENCHMARKS: dict[str, Callable[[int], Coroutine[Any, Any, Table]]] = {
     "exec-latency": exec_latency.measure,
@@ -29,43 +44,99 @@ BENCHMARKS: dict[str, Callable[[int], Coroutine[Any, Any, Table]]] = {
     "reward-gpus": reward_gpus.measure,
     "simulated": simulated.measure,
 }
+"""On this machine, with Docker. Their tables stand together on the page."""
+
+SIMULATED: dict[str, Callable[[Simulations], list[Sheet]]] = {
+    "coding": coding.measure,
+    "paper": paper.measure,
+    "open": open_load.measure,
+    "profiles": profiles.measure,
+    "agents": agents.measure,
+    "ablation": ablation.measure,
+}
+"""Of policies, in virtual time. The tables of each stand in a place of their own on the page."""
+
+POLICIES = "policies"
+"""Stands for all of SIMULATED."""
+
+MEASURED_MARK = "bench"
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
-START, END = "<!-- bench:start -->", "<!-- bench:end -->"
+RUNS = 5
+SEEDS = re.compile(r"(\d{1,6})-(\d{1,6})")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
-    parser.add_argument("--runs", type=int, default=5, help="counted runs of each figure")
+    known = [*BENCHMARKS, *SIMULATED, POLICIES]
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(known))
+    parser.add_argument(
+        "--runs", type=int, default=RUNS, help="counted runs of each figure; seeds of a simulation"
+    )
+    parser.add_argument("--seeds", metavar="A-B", help="of simulations, instead of 0 to runs - 1")
+    parser.add_argument("--trace", type=Path, metavar="FILE", help="a recorded trace for `agents`")
     parser.add_argument("--write", action="store_true", help=f"put the tables into {PAGE.name}")
     arguments = parser.parse_args()
+    if unknown := set(arguments.names) - set(known):
+        parser.error(f"unknown {', '.join(sorted(unknown))}; known are {', '.join(known)}")
+    names = arguments.names or [*BENCHMARKS, POLICIES]
+    if arguments.runs < 1:
+        parser.error(f"--runs is at least 1, not {arguments.runs}")
+    simulated = SIMULATED if POLICIES in names else [name for name in SIMULATED if name in names]
+    if measured := [name for name in BENCHMARKS if name in names]:
+        tables = _measure(measured, arguments.runs)
+        if arguments.write:
+            write(MEASURED_MARK, tables, f"`make bench`{_runs(arguments.runs)}", _machine())
+    simulations = Simulations(_seeds(parser, arguments.seeds, arguments.runs), arguments.trace)
+    for name in simulated:
+        tables = SIMULATED[name](simulations)
+        for table in tables:
+            show(table)
+        if arguments.write:
+            command = f"`python -m tests.bench {name}`"
+            listed = f"seeds {', '.join(map(str, simulations.seeds))}"
+            write(name, tables, command, listed)
+
+
+def _measure(names: Sequence[str], runs: int) -> list[Sheet]:
     build_image = [sys.executable, "tests/image/build.py"]
     subprocess.run(build_image, check=True, cwd=PAGE.parents[1])
     tables = []
-    for name in arguments.names or BENCHMARKS:
-        table = asyncio.run(BENCHMARKS[name](arguments.runs))
-        show(table)
-        tables.append(table)
-    if arguments.write:
-        write(tables, arguments.runs)
+    for name in names:
+        tables.append(asyncio.run(BENCHMARKS[name](runs)).sheet())
+        show(tables[-1])
+    return tables
 
 
-def show(table: Table) -> None:
-    shown = RichTable("what", "found", "to reach", title=table.title, caption=table.conditions)
+def _runs(runs: int) -> str:
+    return "" if runs == RUNS else f" ({runs} runs)"
+
+
+def _seeds(parser: argparse.ArgumentParser, text: str | None, runs: int) -> Sequence[int]:
+    if text is None:
+        return range(runs)
+    match = SEEDS.fullmatch(text)
+    if match is None or int(match[1]) > int(match[2]):
+        parser.error(f"--seeds is written A-B, as 100-104, not {text!r}")
+    return range(int(match[1]), int(match[2]) + 1)
+
+
+def show(table: Sheet) -> None:
+    shown = RichTable(*table.columns, title=table.title, caption=table.conditions)
     for row in table.rows:
-        shown.add_row(row.what, row.found, row.to_reach)
+        shown.add_row(*row)
     Console().print(shown)
 
 
-def write(tables: list[Table], runs: int) -> None:
+def write(mark: str, tables: Sequence[Sheet], command: str, where: str) -> None:
+    """Put the tables between the marks of this name."""
+    start, end = f"<!-- {mark}:start -->", f"<!-- {mark}:end -->"
     page = PAGE.read_text()
-    before, _, rest = page.partition(START)
-    _, _, after = rest.partition(END)
-    made = (
-        f"Made on {datetime.date.today()} with `make bench`"
-        f"{'' if runs == 5 else f' ({runs} runs)'}, Tangram {__version__}: {_machine()}.\n"
-    )
-    body = "\n".join([START, made, *(table.markdown() for table in tables), END])
+    before, found, rest = page.partition(start)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise ValueError(f"{PAGE} has no place for {mark}: write {start} and {end} into it")
+    made = f"Made on {datetime.date.today()} with {command}, Tangram {__version__}: {where}.\n"
+    body = "\n".join([start, made, *(table.markdown() for table in tables), end])
     PAGE.write_text(before + body + after)
 
 

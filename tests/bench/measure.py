@@ -59,6 +59,25 @@ async def rate_per_s(call: Callable[[], Awaitable[object]], seconds: float) -> f
 
 
 @dataclass(frozen=True, slots=True)
+class Sheet:
+    """A table as it is printed."""
+
+    title: str
+    conditions: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def markdown(self) -> str:
+        lines = [f"## {self.title}", "", self.conditions, ""]
+        lines += [_line(self.columns), _line(["---"] * len(self.columns))]
+        return "\n".join([*lines, *map(_line, self.rows)]) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One line of a table: what was measured, what was found, what was to be reached."""
 
@@ -73,8 +92,6 @@ class Table:
     conditions: str
     rows: tuple[Row, ...]
 
-    def markdown(self) -> str:
-        lines = [f"## {self.title}", "", self.conditions, ""]
-        lines += ["| what | found | to reach |", "| --- | --- | --- |"]
-        lines += [f"| {row.what} | {row.found} | {row.to_reach} |" for row in self.rows]
-        return "\n".join(lines) + "\n"
+    def sheet(self) -> Sheet:
+        rows = tuple((row.what, row.found, row.to_reach) for row in self.rows)
+        return Sheet(self.title, self.conditions, ("what", "found", "to reach"), rows)
