@@ -52,6 +52,7 @@ class Placing:
         self._price = price
         self._behind = behind
         self._left: Operator = situation.operator
+        self._ready = situation.view if isinstance(situation.view, Preparing) else None
         self._prepare_s: Times = {}
 
     def plan(self, waiting: Sequence[Entry], spare: int) -> Plan:
@@ -103,7 +104,9 @@ class Placing:
 
             found = self._cheapest(entry, price, left, spare, prepare_s)
             if end_s - now + found.value_s < best.value_s:
-                best = Choice(end_s - now + found.value_s, end_s, found.units)
+                # What is due this very moment is not free yet.
+                later_s = max(end_s, math.nextafter(now, math.inf))
+                best = Choice(end_s - now + found.value_s, later_s, found.units)
         return best
 
     def _cheapest(
@@ -129,20 +132,19 @@ class Placing:
 
     def _prepare(self, entry: Entry, units: int) -> float:
         """If it were granted now."""
+        if self._ready is None:
+            return 0.0
         key = (entry.action.service, units)
         if key not in self._prepare_s:
-            view = self._situation.view
-            known = isinstance(view, Preparing)
-            self._prepare_s[key] = view.prepare_s(*key, self._situation.now) if known else 0.0
+            self._prepare_s[key] = self._ready.prepare_s(*key, self._situation.now)
         return self._prepare_s[key]
 
     def _restore_s(self, entry: Entry, units: int) -> float:
         """Where nothing is ready."""
-        view = self._situation.view
-        return view.restore_s(entry.action.service, units) if isinstance(view, Preparing) else 0.0
+        return 0.0 if self._ready is None else self._ready.restore_s(entry.action.service, units)
 
     def _after_s(self, entry: Entry, units: int, token: int) -> float:
         """On what this token holds."""
-        view = self._situation.view
-        service = entry.action.service
-        return view.prepare_after_s(service, units, token) if isinstance(view, Preparing) else 0.0
+        if self._ready is None:
+            return 0.0
+        return self._ready.prepare_after_s(entry.action.service, units, token)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from tangram.managers.gpu import CHUNKS_VIEW, ChunksView
 from tangram.managers.quota import QUOTA_VIEW, QuotaView
+from tangram.scheduler.pool import ViewFactory
 from tangram.scheduler.simulator.cluster import GpuSpec
 from tangram.scheduler.simulator.dedicated import DEDICATED_POLICY
 from tangram.scheduler.simulator.host import simulate
@@ -41,7 +42,7 @@ POOLS = tuple(
 SEED_FIRST = 100
 """Weights were found on seeds 0 and 1; what is claimed comes from these and the next."""
 
-VIEWS = {CHUNKS_VIEW: ChunksView, QUOTA_VIEW: QuotaView}
+VIEWS: Mapping[str, ViewFactory] = {CHUNKS_VIEW: ChunksView, QUOTA_VIEW: QuotaView}
 RESTORES = (0.25, 1.0, 4.0)
 
 
@@ -112,17 +113,14 @@ def _sensitivities(seeds: Sequence[int]) -> list[Row]:
 def _one_service(seeds: Sequence[int]) -> list[Row]:
     """A judge alone on 40 GPUs: five replicas of eight, against one pool of as many."""
     loads = [workload(JUDGE_ALONE, 2048, seed) for seed in seeds]
+    own = [figure(load, DEDICATED_POLICY) for load in loads]
     return [
-        Row("one judge alone, 2,048, 40 dedicated GPUs", _both([_own(load) for load in loads])),
+        Row("one judge alone, 2,048, 40 dedicated GPUs", _both(own)),
         Row(
             "one judge alone, 2,048, 40 pooled GPUs",
             _both([figure(load, "elastic", POOLS[-1]) for load in loads]),
         ),
     ]
-
-
-def _own(load: Workload) -> Figure:
-    return figure(load, DEDICATED_POLICY)
 
 
 def figure(load: Workload, policy: str, gpus: GpuSpec | None = None) -> Figure:
