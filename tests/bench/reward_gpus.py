@@ -16,6 +16,7 @@ from tangram.scheduler.pool import ViewFactory
 from tangram.scheduler.simulator.cluster import GpuSpec
 from tangram.scheduler.simulator.dedicated import DEDICATED_POLICY
 from tangram.scheduler.simulator.host import simulate
+from tangram.scheduler.simulator.planner import smallest
 from tangram.scheduler.simulator.summary import summarise
 from tangram.scheduler.simulator.workloads import Workload, workload
 
@@ -38,6 +39,9 @@ POOLS = tuple(
     for nodes, per_node in ((1, 4), (1, 8), (3, 4), (2, 8), (5, 4), (3, 8), (4, 8), (5, 8))
 )
 """In the order of their GPUs; nodes of four cannot run a service on eight."""
+
+GUESS = 3
+"""Which of them the search begins with."""
 
 SEED_FIRST = 100
 """Weights were found on seeds 0 and 1; what is claimed comes from these and the next."""
@@ -132,10 +136,12 @@ def figure(load: Workload, policy: str, gpus: GpuSpec | None = None) -> Figure:
 
 def needed(load: Workload, policy: str, limit_s: float, statistic: str) -> int:
     """GPUs of the smallest pool that is as fast; more than there are if none is."""
-    for gpus in POOLS:
-        if getattr(figure(load, policy, gpus), statistic) <= limit_s:
-            return gpus.total
-    return POOLS[-1].total + 1
+
+    def meets(number: int) -> bool:
+        return bool(getattr(figure(load, policy, POOLS[number - 1]), statistic) <= limit_s)
+
+    number = smallest(meets, GUESS, len(POOLS))
+    return POOLS[-1].total + 1 if number is None else POOLS[number - 1].total
 
 
 def restored(load: Workload, scale: float) -> Workload:
