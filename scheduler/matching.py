@@ -23,7 +23,7 @@ from .operators import Operator
 from .policy import Policy
 from .pool import Pool
 from .queue import Queue
-from .records import Entry, Waits
+from .records import FIRST, Entry, Waits
 from .running import Running
 from .situation import Situation
 from .waiting import Waiting
@@ -134,7 +134,9 @@ class Matching:
             short = self._short(entry, queue, now)
             # What is kept for a reserved one is not in the budget.
             needs = [] if entry.reserved else [entry.needs[resource]]
-            fits = budget.longest_prefix(needs) == len(needs)
+            # Only what is kept for those before it counts for who is FIRST: `short` says it all.
+            goes_first = entry.key[0] == FIRST and not fitting
+            fits = goes_first or budget.longest_prefix(needs) == len(needs)
             if (short is not None and short[0] == resource) or (short is None and not fits):
                 need = entry.needs[resource]
                 why = short[1] if short else self._pool.views[resource].why_short(need, now)
@@ -143,12 +145,16 @@ class Matching:
                 served += 1
                 self._waiting.leave(entry, queue, queue.rigid)
                 self._send_on(entry, queue, short, now, decisions)
-                budget = budget.less(needs) if short is None else budget
+                if goes_first:
+                    budget = self._spare(queue, 0, None, now)
+                elif short is None:
+                    budget = budget.less(needs)
             elif short is not None:
                 moved.append((entry, short))
             else:
                 fitting += 1
-                budget = budget.less(needs)
+                if budget.longest_prefix(needs) == len(needs):
+                    budget = budget.less(needs)
         del queue.rigid.items[:served]
         for entry, short in moved:
             self._waiting.leave_line(entry, queue, queue.elastic)

@@ -35,7 +35,7 @@ KILL_S = 6.0
 STEPS_MAX = 100_000
 """Happenings of one run. More than this is a host and a scheduler that keep each other busy."""
 
-REASON_EVERY = 7
+REASON_EVERY = 20
 """After so many events one of those that wait is asked why, and the scheduler's own invariants are
 checked."""
 

@@ -31,7 +31,7 @@ from tangram.scheduler.simulator.faults.run import shrink
 
 from .repeat import COMMAND, failure, main, verdict
 
-CHUNKS, SEEDS_EACH = 10, 200
+CHUNKS, SEEDS_EACH = 10, 150
 
 MUTANT_SEEDS_MAX = 250
 """A broken scheduler is caught within so many seeds."""
