@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from .choices import choices_of
 from .decisions import Decision, End, Kill
+from .exploring import explored
 from .ledger import Ledger
 from .model import (
     MEMORY,
@@ -248,11 +249,11 @@ class Lifecycle:
             self._waits.set(entry, WaitReason.NO_NODE, None, now)
             return
         entry.needs = needs
-        self._settle_amount(entry)
+        self._settle_amount(entry, now)
         self._waiting.set_rank(entry)
         self._waiting.add(entry, now)
 
-    def _settle_amount(self, entry: Entry) -> None:
+    def _settle_amount(self, entry: Entry, now: float) -> None:
         """Of its key resource: a set to choose from, or the one amount that the policy gives."""
         if (key := entry.key_resource()) is None:
             return
@@ -268,7 +269,18 @@ class Lifecycle:
             entry.needs = {**entry.needs, key: entry.choices.units[0]}
             return
         amounts = entry.action.demand.of(key.kind)
-        entry.needs = {**entry.needs, key: amounts.at_most(min(self._policy.degree, largest))}
+        amount = amounts.at_most(min(self._policy.degree, largest))
+        if self._policy.explores and (free := self._unwanted(entry, key, now)):
+            amount = explored(entry.action, prediction, free, largest) or amount
+        entry.needs = {**entry.needs, key: amount}
+
+    def _unwanted(self, entry: Entry, key: ResourceId, now: float) -> int:
+        """Free units that the action might have and for which nobody waits."""
+        waiting = self._waiting
+        if waiting.reservations or any(True for _ in waiting.queues.get(key, ())):
+            return 0
+        spare = waiting.limits.spare(entry.action.task, key.kind)
+        return max(0, min(self._pool.free(key, now), spare))
 
     # Ends
 

@@ -66,6 +66,8 @@ class Prediction:
     amounts_seen: int = 0
     """Distinct amounts among the evidence of the action's pattern: below two, nobody can learn how
     it scales."""
+    turn: int = 0
+    """Run times of the pattern since its elasticity was last looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,9 @@ class Pattern:
     def prediction(self) -> Prediction:
         if self._prediction is None:
             seen = len(self._amounts)
-            self._prediction = _predict(self._logs, Source.LEARNED, self._serial, seen)
+            self._prediction = _predict(
+                self._logs, Source.LEARNED, self._serial, seen, self._changed
+            )
         return self._prediction
 
     def state(self) -> list[Any]:
@@ -196,13 +200,17 @@ class Pattern:
 
 
 def _predict(
-    logs: RecentQuantiles, source: Source, serial: float | None = None, amounts_seen: int = 0
+    logs: RecentQuantiles,
+    source: Source,
+    serial: float | None = None,
+    amounts_seen: int = 0,
+    turn: int = 0,
 ) -> Prediction:
     p50, p90 = logs.at(0.5), logs.at(0.9)
     p50_s = math.exp(p50)
     spread = (p90 - logs.at(0.1)) / (2 * _NORMAL_P90) if len(logs) > 1 else None
     profile = Profile(p50_s, serial=serial)
-    return Prediction(profile, source, len(logs), p50_s, math.exp(p90), spread, amounts_seen)
+    return Prediction(profile, source, len(logs), p50_s, math.exp(p90), spread, amounts_seen, turn)
 
 
 class Errors:

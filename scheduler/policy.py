@@ -33,6 +33,8 @@ class Policy:
     unlimited: bool = False
     """Means resources without a limit: a host that can pretend so (the simulator) does."""
     arranger: Arranger | None = None
+    explores: bool = False
+    """It tries other amounts of actions of which nobody knows how they scale."""
 
 
 def parse_policy(text: str) -> Policy:
@@ -76,7 +78,7 @@ def _elastic(text: str, argument: str) -> Policy:
             raise ValueError(f"policy {text!r}: {name} needs a number, not {value!r}") from error
         if not 0 <= weights[name] < math.inf:
             raise ValueError(f"policy {text!r}: {name} is finite and not negative, not {value}")
-    return Policy(text, arranger=Elastic(**weights))
+    return Policy(text, arranger=Elastic(**weights), explores=True)
 
 
 def _published(text: str, argument: str) -> Policy:

@@ -121,6 +121,7 @@ class Profiler:
             learned.p90_s,
             learned.spread,
             learned.amounts_seen,
+            learned.turn,
         )
 
     def errors(self) -> dict[str, PredictionError]:

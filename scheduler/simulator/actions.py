@@ -53,6 +53,8 @@ class Planner:
 
     noise_sigma: float = 0.0
     seed: int = 0
+    profiled: bool = True
+    """Whether actions come with their profiles: else all has to be learned."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.noise_sigma <= NOISE_SIGMA_MAX:
@@ -74,17 +76,23 @@ class Planner:
                 factor = 1.0
                 if self.noise_sigma and action.amounts.elastic:
                     factor = math.exp(self.noise_sigma * generator.gauss(0.0, 1.0))
-                planned.append(_plan(trajectory, index, action, demands[key], factor))
+                demand = demands[key]
+                planned.append(_plan(trajectory, index, action, demand, factor, self.profiled))
             plans.append(planned)
         return plans
 
 
 def _plan(
-    trajectory: TraceTrajectory, index: int, trace: TraceAction, demand: Demand, factor: float
+    trajectory: TraceTrajectory,
+    index: int,
+    trace: TraceAction,
+    demand: Demand,
+    factor: float,
+    profiled: bool,
 ) -> Plan:
     truth = trace.profile
     told = _NOTHING
-    if trace.amounts.elastic:
+    if profiled and trace.amounts.elastic:
         told = Profile(trace.duration_s * factor, truth.elasticity, truth.serial)
     action = Action(
         f"{trajectory.id}/{index}",

@@ -54,17 +54,19 @@ def simulate(
     *,
     views: Mapping[str, ViewFactory] | None = None,
     profile_noise: float = 0.0,
+    profiled: bool = True,
     seed: int = 0,
 ) -> SimulationResult:
     """Run the whole trace to its end. `views` are factories of resource views beside the linear
     one: "quota" for quotas with periods, "chunks" for GPUs that are not all alike, on which
     services have to be restored. Policies are the scheduler's, and the baselines `pod:...` and
-    `dedicated`. With `profile_noise`, the durations that the policy is told are wrong by exp(sigma N(0, 1)) each.
+    `dedicated`. With `profile_noise`, the durations that the policy is told are wrong by exp(sigma N(0, 1)) each;
+    with `profiled` false it is told nothing, and has to learn.
     Raises ValueError for an unknown policy or a quota that no view counts, SimulationError if
     actions would wait for ever."""
     views = views or {}
     quotas = _quotas(trajectories, cluster)
-    plans = Planner(profile_noise, seed).plan(trajectories)
+    plans = Planner(profile_noise, seed, profiled).plan(trajectories)
     own_capacities = own_gpus(cluster.services) if policy == DEDICATED_POLICY else []
     if policy == DEDICATED_POLICY:
         plans = on_own_gpus(plans, cluster.services)
