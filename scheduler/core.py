@@ -131,7 +131,9 @@ class Scheduler:
 
     def _change_amounts(self, now: float) -> list[Decision]:
         """Running actions get the other amounts that the policy wishes for them, where they can."""
-        wishes, self._matching.resizes = self._matching.resizes, []
+        if not (wishes := self._matching.resizes):
+            return []
+        self._matching.resizes = []
         changes = [self._resizing.change(entry, amounts, now) for entry, amounts in wishes]
         return [change for change in changes if change is not None]
 

@@ -178,6 +178,8 @@ class TaskLimits:
 
     def overdue(self, most: int) -> list[Entry]:
         """Those that wait longest in touched lines, where more than `most` passed them."""
+        if not self._touched:
+            return []
         lines = (self.allowances[name].ages for name in self._touched if name in self.allowances)
         return [entry for ages in lines if (entry := ages.overdue(most)) is not None]
 

@@ -190,6 +190,8 @@ class Profile:
         amount if neither form is given."""
         if self.serial is not None:
             return 1 / (1 + self.serial * (units - 1))
+        if not self.elasticity:
+            return 1.0
         table = {1: 1.0, **self.elasticity}
         if units in table:
             return table[units]

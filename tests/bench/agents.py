@@ -11,7 +11,7 @@ from .measure import Sheet
 from .simulations import Job, Simulations, seeded, spread
 
 WORKLOAD = "agentcgroup-like"
-SETTINGS = ((128, 0.03), (128, 0.1), (512, 0.03))
+SETTINGS = ((128, 0.03), (512, 0.03))
 """Trajectories and the share of a test that does not scale."""
 
 NODES = "1x128x1024Gi"

@@ -68,10 +68,15 @@ def _job(policy: str, batch: int = BATCH, nodes: str = "", malleable: bool = Fal
 
 
 def _all(ours: Job, baseline: Job) -> Sequence[Job]:
-    return (baseline, *(_variant(ours, policy, more) for policy, more in _VARIANTS))
+    return (baseline, ours, *(_variant(ours, *of) for of in _VARIANTS if _compared(ours)))
 
 
 _VARIANTS = ((PUBLISHED, False), (OURS, False), (OURS, True))
+
+
+def _compared(ours: Job) -> bool:
+    """Whether the other policies are run beside ours: on the batches of `coding` they are."""
+    return not ours.nodes and ours.count in SWEEP
 
 
 def _variant(ours: Job, policy: str, malleable: bool) -> Job:
@@ -83,8 +88,10 @@ def _row(
 ) -> tuple[str, ...]:
     called = BASELINES.get(baseline.policy, f"degree {baseline.policy.partition(':')[2]} for all")
     found = (
-        spread(simulations.faster(_variant(ours, policy, malleable), baseline, kind))
-        for policy, malleable in _VARIANTS
+        spread(simulations.faster(variant, baseline, kind))
+        if variant == ours or _compared(ours)
+        else ""
+        for variant in (_variant(ours, *of) for of in _VARIANTS)
     )
     limit = "" if kind else spread(limits(simulations, baseline))
     return (f"{what}, against {called}", figure, *found, limit)

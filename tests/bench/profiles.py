@@ -18,7 +18,7 @@ NOISE = 0.5
 COST_MAX = 3.0
 """Per cent of the mean ACT."""
 
-CODING = (("coding64", 1280), ("coding64", 1536), ("coding236", 1280))
+CODING = (("coding64", 1280), ("coding236", 1280))
 
 
 def measure(simulations: Simulations) -> list[Sheet]:
