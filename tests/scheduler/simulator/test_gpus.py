@@ -28,7 +28,7 @@ def service(restore_s: float = 3.0, room: float | None = None, **more: Any) -> S
 
 def score(name: str, duration_s: float = 40.0, gap_s: float = 0.0, **more: Any) -> TraceAction:
     """Perfectly parallel: 10 s on four GPUs unless it is said."""
-    fields = {"amounts": FOUR, "service": name} | more
+    fields: dict[str, Any] = {"amounts": FOUR, "service": name} | more
     return TraceAction("score", gap_s, duration_s, **fields)
 
 
