@@ -8,9 +8,7 @@ or policies beyond what `Rules` says.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from .. import events as ev
@@ -22,8 +20,10 @@ from ..model import (
     LeaseRecord,
     ResourceId,
     State,
-    Trajectory,
 )
+from .booked import Counter, Home, Job, Lease, Rules, Violation, require
+
+__all__ = ["Book", "Rules", "Violation"]
 
 BOXED = "exec"
 """The kind of action that runs in its trajectory's sandbox."""
@@ -33,108 +33,6 @@ ActionEvent: TypeAlias = ev.Submitted | ev.CancelRequested | ev.CancelAllRequest
 
 SLACK_S = 1e-9
 """Sums of floating-point times may differ by this."""
-
-
-class Violation(AssertionError):
-    """The scheduler broke a promise; `rule` names it."""
-
-    def __init__(self, rule: str, message: str) -> None:
-        super().__init__(f"{rule}: {message}")
-        self.rule = rule
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What a policy and an order promise beside what all do."""
-
-    in_order: bool = False
-    """Of those that want one and the same resource the first goes first."""
-    overtaken_max: int | None = None
-    """Younger grants at the cost of an action that could run. None: not bounded."""
-    reserves: bool = True
-    """Nothing is taken at the cost of who is reserved."""
-    chooses: bool = False
-    """Amounts are chosen by predicted durations, so timeouts narrow them."""
-    limits: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    """Task, or "*" for any that is not named -> kind -> units that it holds at most."""
-
-
-@dataclass(slots=True)
-class Lease:
-    """What an action holds, as far as the scheduler may know."""
-
-    token: int
-    node: str
-    amounts: dict[ResourceId, int]
-    change: int = 0
-    """Of the Resize that is not answered yet."""
-    killed: bool = False
-
-
-@dataclass(slots=True)
-class Job:
-    """One action. `end` is how it ended, the first time."""
-
-    action: Action
-    number: int
-    lease: Lease | None = None
-    running: bool = False
-    end: State | None = None
-    retold: bool = False
-    """It ended before a restart, and the new scheduler may say so once more."""
-    submitted: bool = True
-    overtaken: int = 0
-    reserved: bool = False
-    settled: bool = True
-    """No capacity changed since it was submitted."""
-
-
-@dataclass(slots=True)
-class Home:
-    """One trajectory."""
-
-    trajectory: Trajectory
-    node: str | None = None
-    token: int = 0
-    ready: bool = False
-    over: bool = False
-
-
-@dataclass(slots=True)
-class Counter:
-    """One resource: its capacity, and what is granted of it."""
-
-    capacity: Capacity
-    taken: int = 0
-    closed_until: float = 0.0
-    begun: deque[tuple[float, int]] = field(default_factory=deque)
-    """When how much was granted, for windows."""
-
-    def occupied(self, amount: int) -> int:
-        """A grant of three GPUs holds a chunk of four."""
-        if self.capacity.view == "chunks" and amount > 0:
-            return 1 << (amount - 1).bit_length()
-        return amount
-
-    def largest(self) -> int:
-        """The most that one grant could ever get."""
-        parameters = self.capacity.parameters
-        limits: list[int] = [rate for rate, _ in parameters.get("windows", ())]
-        limits.append(parameters.get("concurrency") or self.capacity.total)
-        limits.append(parameters.get("per_node", self.capacity.total))
-        return min(limits)
-
-    def excess(self, now: float) -> str:
-        """Which limit is passed; "" if none is."""
-        windows: Iterable[tuple[int, float]] = self.capacity.parameters.get("windows", ())
-        for rate, period_s in windows:
-            begun = sum(n for at, n in self.begun if at + period_s > now)
-            if begun > rate:
-                return f"{begun} began within {period_s} s, and {rate} may"
-        limit = self.capacity.total
-        if "concurrency" in self.capacity.parameters:
-            limit = self.capacity.parameters["concurrency"] or self.taken
-        return f"{self.taken} are held, and there are {limit}" if self.taken > limit else ""
 
 
 class Book:
@@ -166,7 +64,7 @@ class Book:
         for decision in decisions:
             self._judge(decision, now, ended)
         for action, why in self._owed.items():
-            _require(self.jobs[action].end is not None, "lost", action, "got no end:", why)
+            require(self.jobs[action].end is not None, "lost", action, "got no end:", why)
         for action in self._kills:
             raise Violation("kill", f"{action} ended, holds its units and was not killed")
         for decision in decisions:
@@ -187,7 +85,7 @@ class Book:
             case Resize():
                 self._resize(decision, now)
             case Reserve(action):
-                _require(self._waits(action), "reserve", action, "does not wait")
+                require(self._waits(action), "reserve", action, "does not wait")
                 self.jobs[action].reserved = True
 
     def restarted(self) -> None:
@@ -405,23 +303,23 @@ class Book:
 
     def _granted(self, grant: Grant, now: float) -> None:
         name = grant.action
-        _require(name in self.jobs, "unknown", grant)
+        require(name in self.jobs, "unknown", grant)
         job = self.jobs[name]
-        _require(self._waits(name), "granted twice", grant, ": it holds units, or has ended")
+        require(self._waits(name), "granted twice", grant, ": it holds units, or has ended")
         self._fresh(grant.token)
         self._check_vector(job, grant)
         self._check_gate(job, grant)
         if job.action.deadline is not None:
-            _require(now < job.action.deadline, "deadline", grant, ": it is over")
+            require(now < job.action.deadline, "deadline", grant, ": it is over")
         if self.rules.in_order and not job.reserved:
             older = self._older_in_line(job)
-            _require(not older, "order", grant, ": before", older)
+            require(not older, "order", grant, ": before", older)
         job.lease = Lease(grant.token, grant.node, {})
         self._recount(job.lease, dict(grant.amounts), now)
         for resource in grant.amounts:
             self._check_capacity(resource, grant, now)
             counter = self.counters[resource]
-            _require(now >= counter.closed_until, "closed", grant, resource, "is closed")
+            require(now >= counter.closed_until, "closed", grant, resource, "is closed")
             self._check_limit(job.action.task, resource.kind, grant)
             self._check_reserved(job, resource, grant)
 
@@ -430,10 +328,10 @@ class Book:
         bounds = {ResourceId(k, grant.node): a for k, a in demand.per_node.items()}
         bounds |= {ResourceId(k): a for k, a in demand.cluster.items()}
         whole = grant.amounts.keys() == bounds.keys()
-        _require(whole, "vector", grant, ", and its demand is", demand)
+        require(whole, "vector", grant, ", and its demand is", demand)
         for resource, amount in grant.amounts.items():
-            _require(resource.node in self._up, "node", grant, resource, "is not there")
-            _require(amount in bounds[resource], "feasible", grant, bounds[resource])
+            require(resource.node in self._up, "node", grant, resource, "is not there")
+            require(amount in bounds[resource], "feasible", grant, bounds[resource])
         profile, timeout_s = job.action.profile, job.action.timeout_s
         if not self.rules.chooses or demand.key is None or timeout_s is None or not job.settled:
             return
@@ -446,22 +344,22 @@ class Book:
         took_s = profile.run_s(grant.amounts[key]) or 0.0
         better = [m for m in bounds[key] if m <= largest and (profile.run_s(m) or 0.0) <= timeout_s]
         late = took_s > timeout_s + SLACK_S and bool(better)
-        _require(not late, "timeout", grant, ": would take", took_s, "s of", timeout_s)
+        require(not late, "timeout", grant, ": would take", took_s, "s of", timeout_s)
 
     def _check_gate(self, job: Job, grant: Grant) -> None:
         name = job.action.trajectory
         if name is None or not (job.action.demand.per_node or job.action.kind == BOXED):
             return
         home = self.homes[name]
-        _require(not home.over, "gate", grant, ": its trajectory is over")
-        _require(bool(home.token), "gate", grant, ": its trajectory has no node")
+        require(not home.over, "gate", grant, ": its trajectory is over")
+        require(bool(home.token), "gate", grant, ": its trajectory has no node")
         if job.action.demand.per_node:
-            _require(home.node == grant.node, "gate", grant, ": its trajectory is on", home.node)
+            require(home.node == grant.node, "gate", grant, ": its trajectory is on", home.node)
         if job.action.kind == BOXED:
             ready = home.ready or not home.trajectory.sandboxed
-            _require(ready, "gate", grant, ": its sandbox is not ready")
+            require(ready, "gate", grant, ": its sandbox is not ready")
             most = home.trajectory.concurrency
-            _require(self._slots(name) < most, "concurrency", grant, most, "run already")
+            require(self._slots(name) < most, "concurrency", grant, most, "run already")
 
     def _slots(self, trajectory: str) -> int:
         return sum(
@@ -474,8 +372,8 @@ class Book:
         home = self.homes.get(place.trajectory)
         if home is None:
             raise Violation("unknown", f"{place}")
-        _require(home.node is None and not home.over, "placed twice", place, home)
-        _require(place.node in self._up, "node", place, ": the node is not there")
+        require(home.node is None and not home.over, "placed twice", place, home)
+        require(place.node in self._up, "node", place, ": the node is not there")
         self._fresh(place.token)
         apart = [
             job.action.id
@@ -484,19 +382,19 @@ class Book:
             and job.lease is not None
             and job.lease.node not in (CLUSTER, place.node)
         ]
-        _require(not apart, "placed apart", place, apart, "run elsewhere")
+        require(not apart, "placed apart", place, apart, "run elsewhere")
         home.node, home.token = place.node, place.token
         self._count({ResourceId(k, place.node): n for k, n in home.trajectory.reserve.items()})
         for kind in home.trajectory.reserve:
             self._check_capacity(ResourceId(kind, place.node), place, 0.0)
 
     def _ended(self, end: End, ended: list[str]) -> None:
-        _require(end.action in self.jobs, "unknown", end)
+        require(end.action in self.jobs, "unknown", end)
         job = self.jobs[end.action]
         again = job.end is not None and job.retold
         job.retold = False
-        _require(job.end is None or again, "ended twice", end, ": it ended as", job.end)
-        _require(end.state.ended and bool(end.message), "end", end, "is none")
+        require(job.end is None or again, "ended twice", end, ": it ended as", job.end)
+        require(end.state.ended and bool(end.message), "end", end, "is none")
         if not again:
             job.end = end.state
             ended.append(end.action)
@@ -509,8 +407,8 @@ class Book:
             return
         if job is None or job.lease is None or job.lease.token != kill.token:
             raise Violation("kill", f"{kill}: it holds nothing under this token")
-        _require(job.lease.node == kill.node, "kill", kill, ": it runs on", job.lease.node)
-        _require(job.end is not None, "kill", kill, ": it has no end")
+        require(job.lease.node == kill.node, "kill", kill, ": it runs on", job.lease.node)
+        require(job.end is not None, "kill", kill, ": it has no end")
         self._kills.discard(kill.action)
         job.lease.killed = True
 
@@ -519,13 +417,13 @@ class Book:
         if job is None or job.lease is None or job.lease.token != resize.token:
             raise Violation("resize", f"{resize}: it holds nothing under this token")
         lease, demand = job.lease, job.action.demand
-        _require(job.running and job.end is None, "resize", resize, ": it does not run")
-        _require(not lease.change, "resize", resize, ": another is not confirmed")
+        require(job.running and job.end is None, "resize", resize, ": it does not run")
+        require(not lease.change, "resize", resize, ": another is not confirmed")
         same = resize.amounts.keys() == lease.amounts.keys()
-        _require(same, "vector", resize, ": it holds", lease.amounts)
+        require(same, "vector", resize, ": it holds", lease.amounts)
         for resource, amount in resize.amounts.items():
             bounds = (demand.per_node if resource.node else demand.cluster)[resource.kind]
-            _require(amount in bounds, "feasible", resize, bounds)
+            require(amount in bounds, "feasible", resize, bounds)
         grown = [r for r, n in resize.amounts.items() if n > lease.amounts[r]]
         most = {r: max(n, lease.amounts[r]) for r, n in resize.amounts.items()}
         self._recount(lease, most, now)
@@ -536,7 +434,7 @@ class Book:
             self._check_limit(job.action.task, resource.kind, resize)
 
     def _fresh(self, token: int) -> None:
-        _require(token > self.last_token, "token", token, "is not above", self.last_token)
+        require(token > self.last_token, "token", token, "is not above", self.last_token)
         self.last_token = token
 
     # Units
@@ -566,7 +464,7 @@ class Book:
             return
         leases = (job.lease for job in self.jobs.values() if job.action.task == task)
         held = sum(n for ls in leases if ls for r, n in ls.amounts.items() if r.kind == kind)
-        _require(held <= most, "limit", what, task, "holds", held, kind, "and may", most)
+        require(held <= most, "limit", what, task, "holds", held, kind, "and may", most)
 
     def _check_capacity(self, resource: ResourceId, what: object, now: float) -> None:
         counter = self.counters.get(resource)
@@ -635,9 +533,7 @@ class Book:
                 known = all(wanted in self.counters for wanted in wants)
                 kept += wants.get(resource, 0) if known else 0
         left = counter.capacity.total - counter.taken
-        _require(
-            kept <= left, "reserved", grant, "leaves", left, "of", resource, ", kept are", kept
-        )
+        require(kept <= left, "reserved", grant, "leaves", left, "of", resource, ", kept are", kept)
 
     def _count_overtaken(self, grant: Grant) -> None:
         """Younger grants at the cost of who waits: they leave less than it needs."""
@@ -655,10 +551,4 @@ class Book:
                 if counter.capacity.total - counter.taken < need:
                     job.overtaken += 1
                     break
-            _require(job.overtaken <= most, "overtaking", name, ": by", grant, "and others")
-
-
-def _require(right: bool, rule: str, *what: object) -> None:
-    """What is put into words only if it is needed: that is slow."""
-    if not right:
-        raise Violation(rule, " ".join(map(str, what)))
+            require(job.overtaken <= most, "overtaking", name, ": by", grant, "and others")

@@ -14,7 +14,7 @@ from ...model import (
     EndReason,
     ResourceId,
 )
-from ..checkers import Violation
+from ..booked import Job, Violation
 from .drawn import EVENT_FAULTS, FAULTS_END_S
 from .host import HostileHost
 from .site import Site
@@ -183,6 +183,15 @@ def _resize(host: HostileHost) -> None:
             resource = host.random.choice(list(job.lease.amounts))
             amount = host.random.choice([*job.action.demand.of(resource.kind), 7])
             host.tell(ev.ResizeRequested(job.action.id, {resource: amount}))
+            _answer_of_before(host, job)
+
+
+def _answer_of_before(host: HostileHost, job: Job) -> None:
+    """The answer to an earlier change of its amounts comes again while one is under way."""
+    lease = job.lease
+    if lease is not None and lease.change and host.random.random() < 0.5:
+        least = dict.fromkeys(lease.amounts, 1)
+        host.tell(ev.Resized(job.action.id, lease.token, least, lease.change - 1))
 
 
 def _forget(host: HostileHost) -> None:
@@ -204,10 +213,6 @@ def _nonsense(host: HostileHost) -> None:
     for home in list(host.book.homes.values())[:2]:
         host.tell(ev.TrajectoryReleased(home.trajectory.id, home.token + 1))
         host.tell(ev.SandboxReady(home.trajectory.id, home.token - 1))
-    for held in [j for j in host.book.jobs.values() if j.lease is not None and j.lease.change]:
-        if (lease := held.lease) is not None:
-            least = dict.fromkeys(lease.amounts, 1)
-            host.tell(ev.Resized(held.action.id, lease.token, least, lease.change - 1))
     if job is None:
         return
     name, token = job.action.id, host.book.last_token + host.random.randint(1, 5)

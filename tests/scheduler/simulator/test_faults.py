@@ -160,8 +160,7 @@ def _serves_the_last_first(patch: pytest.MonkeyPatch) -> None:
 
 
 def _keeps_no_reservation(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Reservations, "kept", lambda self, resource: 0)
-    patch.setattr(Reservations, "kept_from", lambda self, entry, resource: 0)
+    patch.setattr(Reservations, "add", lambda self, entry: None)
 
 
 def _closes_no_quota(patch: pytest.MonkeyPatch) -> None:
