@@ -58,7 +58,8 @@ async def measure(runs: int) -> Table:
         "Simulated against measured",
         f"{TRAJECTORIES} trajectories of the demo on {len(cores)} cores with `tangram serve --record`,"
         f" then `simulate` of that trace; {runs} runs with other think times, median (min - max)."
-        " Measured is the ACT that the server saw. Held: as many trajectories at once as cores.",
+        " Measured is the ACT that the server saw. Held: as many trajectories at once as cores, so that"
+        " nothing waits for one; granted: what waits is the simulation's to find out.",
         tuple(rows),
     )
 
