@@ -124,15 +124,10 @@ class Membership:
             self._life.advance(seat, now)
 
     def _hopeless(self, entry: Entry, node: str) -> bool:
-        """A resource that it needs on this node is gone, or has become too small for what it needs
-        or may choose: it would wait for ever for more than there will be."""
+        """A resource that it needs on this node is gone, or has become too small."""
         for resource, need in entry.needs.items():
-            if resource.node != node:
-                continue
-            if entry.choices is not None and entry.chooses(resource):
-                need = entry.choices.units[-1]
             view = self._pool.views.get(resource)
-            if view is None or need > view.largest():
+            if resource.node == node and (view is None or need > view.largest()):
                 return True
         return False
 
