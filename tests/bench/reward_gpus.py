@@ -8,7 +8,7 @@ first served per service, and nothing is ever restored there.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from tangram.managers.gpu import CHUNKS_VIEW, ChunksView
 from tangram.managers.quota import QUOTA_VIEW, QuotaView
@@ -79,20 +79,18 @@ async def measure(runs: int) -> Table:
 def _of_batch(batch: int, seeds: Sequence[int]) -> list[Row]:
     loads = [workload(WORKLOAD, batch, seed) for seed in seeds]
     dedicated = [figure(load, DEDICATED_POLICY) for load in loads]
-    whole = [figure(load, "elastic", POOLS[-1]) for load in loads]
-    means = [
-        needed(load, "elastic", own.mean_s, "mean_s") for load, own in _pairs(loads, dedicated)
-    ]
-    tails = [needed(load, "elastic", own.p95_s, "p95_s") for load, own in _pairs(loads, dedicated)]
-    published = [
-        needed(load, "arl-tangram", own.mean_s, "mean_s") for load, own in _pairs(loads, dedicated)
-    ]
+    pools = [Pools(load, "elastic") for load in loads]
+    published = [Pools(load, "arl-tangram") for load in loads]
+    whole = [pool.of(len(POOLS)) for pool in pools]
+    means = [pool.needed(own) for pool, own in zip(pools, dedicated, strict=True)]
+    tails = [pool.needed(own, "p95_s") for pool, own in zip(pools, dedicated, strict=True)]
+    theirs = [pool.needed(own) for pool, own in zip(published, dedicated, strict=True)]
     return [
         Row(f"batch {batch:,}, 40 dedicated GPUs, mean and p95 ACT", _both(dedicated)),
         Row(f"batch {batch:,}, 40 pooled GPUs, mean and p95 ACT", _both(whole)),
         Row(f"batch {batch:,}, pooled GPUs for equal mean ACT", _gpus(means), "<= 10 (25 %)"),
         Row(f"batch {batch:,}, pooled GPUs for equal p95", _gpus(tails)),
-        Row(f"batch {batch:,}, the same by `arl-tangram`, equal mean ACT", _gpus(published)),
+        Row(f"batch {batch:,}, the same by `arl-tangram`, equal mean ACT", _gpus(theirs)),
     ]
 
 
@@ -100,13 +98,10 @@ def _sensitivities(seeds: Sequence[int]) -> list[Row]:
     rows = []
     for name, what in ((WORKLOAD, "services stay beside others"), (ALONE, "one service per GPU")):
         loads = [workload(name, CLAIMED, seed) for seed in seeds]
-        limits = [figure(load, DEDICATED_POLICY).mean_s for load in loads]
+        limits = [figure(load, DEDICATED_POLICY) for load in loads]
         for scale in RESTORES:
-            slower = [restored(load, scale) for load in loads]
-            found = [
-                needed(load, "elastic", limit_s, "mean_s")
-                for load, limit_s in zip(slower, limits, strict=True)
-            ]
+            pools = [Pools(restored(load, scale), "elastic") for load in loads]
+            found = [pool.needed(limit) for pool, limit in zip(pools, limits, strict=True)]
             label = (
                 f"batch {CLAIMED}, {what}, restores {scale:g} x as long: GPUs for equal mean ACT"
             )
@@ -134,14 +129,28 @@ def figure(load: Workload, policy: str, gpus: GpuSpec | None = None) -> Figure:
     return Figure(score["mean_act_s"], score["p95_act_s"])
 
 
-def needed(load: Workload, policy: str, limit_s: float, statistic: str) -> int:
-    """GPUs of the smallest pool that is as fast; more than there are if none is."""
+@dataclass(slots=True)
+class Pools:
+    """A workload on pools of several sizes, each simulated once."""
 
-    def meets(number: int) -> bool:
-        return bool(getattr(figure(load, policy, POOLS[number - 1]), statistic) <= limit_s)
+    load: Workload
+    policy: str
+    known: dict[int, Figure] = field(default_factory=dict)
 
-    number = smallest(meets, GUESS, len(POOLS))
-    return POOLS[-1].total + 1 if number is None else POOLS[number - 1].total
+    def of(self, number: int) -> Figure:
+        """On the pool of this number, the smallest being 1."""
+        if number not in self.known:
+            self.known[number] = figure(self.load, self.policy, POOLS[number - 1])
+        return self.known[number]
+
+    def needed(self, limit: Figure, statistic: str = "mean_s") -> int:
+        """GPUs of the smallest that is as fast; more than there are if none is."""
+
+        def meets(number: int) -> bool:
+            return bool(getattr(self.of(number), statistic) <= getattr(limit, statistic))
+
+        number = smallest(meets, GUESS, len(POOLS))
+        return POOLS[-1].total + 1 if number is None else POOLS[number - 1].total
 
 
 def restored(load: Workload, scale: float) -> Workload:
@@ -155,10 +164,6 @@ def restored(load: Workload, scale: float) -> Workload:
 
 def _scaled(times_s: Mapping[int, float], scale: float) -> dict[int, float]:
     return {units: time_s * scale for units, time_s in times_s.items()}
-
-
-def _pairs(loads: Sequence[Workload], figures: Sequence[Figure]) -> list[tuple[Workload, Figure]]:
-    return list(zip(loads, figures, strict=True))
 
 
 def _both(figures: Sequence[Figure]) -> str:

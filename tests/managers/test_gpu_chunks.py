@@ -3,6 +3,7 @@ scheduler's arithmetic; residency decides which of equal chunks is used."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tangram.managers.gpu import CHUNKS_VIEW, ChunksView
-from tangram.managers.gpu.chunks import Chunk, ChunkPool, Replica
+from tangram.managers.gpu.chunks import Chunk, ChunkPool, Replica, RoomOf, all_of_it
 from tangram.scheduler.arrange import tabulate
 from tangram.scheduler.choices import Choices
 from tangram.scheduler.model import Capacity, ResourceId, WaitReason
@@ -19,6 +20,8 @@ from tangram.scheduler.operators import ChunkCounts
 
 GPUS = ResourceId("gpus")
 NODES, PER_NODE = 3, 8
+SHARES = 6
+"""Rooms of these tests are counted in such parts of a GPU."""
 
 
 def capacity(nodes: int = NODES, per_node: int = PER_NODE) -> Capacity:
@@ -32,6 +35,7 @@ class History:
 
     pool: ChunkPool = field(default_factory=lambda: ChunkPool(NODES, PER_NODE))
     held: list[Chunk] = field(default_factory=list)
+    room_of: RoomOf = all_of_it
 
     def play(self, steps: list[tuple[int, str]]) -> None:
         """Positive numbers take so many GPUs, others give back the chunk of that index."""
@@ -65,8 +69,11 @@ class History:
         assert self.pool.counts == tuple(
             sum(chunk.size == 1 << level for chunk in free) for level in range(4)
         ), "free GPUs are in smaller pieces than they could be"
-        loaded = [(r.chunk.node, gpu) for r in self.pool.resident() for gpu in r.chunk.gpus]
-        assert len(loaded) == len(set(loaded)), "two services are resident on one GPU"
+        room: Counter[tuple[int, int]] = Counter()
+        for chunk, service in self.pool.resident():
+            for gpu in chunk.gpus:
+                room[chunk.node, gpu] += round(SHARES * self.room_of(service, chunk.size))
+        assert max(room.values(), default=0) <= SHARES, "services take more than a GPU has"
 
 
 def largest_free(node: int, used: set[tuple[int, int]]) -> Iterator[Chunk]:
@@ -321,3 +328,99 @@ def test_a_capacity_that_makes_no_sense_is_refused(
 def test_nodes_of_another_shape_are_refused() -> None:
     with pytest.raises(ValueError, match="nodes of 8 GPUs, and 4 are offered"):
         ChunksView(capacity()).adjust(capacity(per_node=4), 0.0)
+
+
+def thirds(service: str, size: int) -> float:
+    """Three services stay on a chunk; `large` needs two of the three parts."""
+    return {"large": 2 / 3}.get(service, 1 / 3)
+
+
+def run_on(pool: ChunkPool, *services: str, amount: int = 4) -> list[bool]:
+    """One after the other, each given back at once: whether it had to be restored."""
+    restored = []
+    for service in services:
+        holding = pool.take(amount, service)
+        restored.append(holding.restore)
+        pool.give(holding.chunk)
+    return restored
+
+
+def test_services_stay_beside_each_other_as_far_as_there_is_room() -> None:
+    pool = ChunkPool(1, 4, thirds)
+    assert run_on(pool, "a", "b", "c", "a", "b", "c") == [True, True, True, False, False, False]
+    assert {replica.service for replica in pool.resident()} == {"a", "b", "c"}
+    assert run_on(pool, "b", "d", "b") == [False, True, False]
+    assert {replica.service for replica in pool.resident()} == {"b", "c", "d"}
+
+
+def test_as_many_go_as_have_to_and_those_used_longest_ago() -> None:
+    pool = ChunkPool(1, 4, thirds)
+    run_on(pool, "a", "b", "c")
+    holding = pool.take(4, "large")
+    assert [gone.service for gone in holding.evicted] == ["a", "b"]
+    pool.give(holding.chunk)
+    assert run_on(pool, "c") == [False]
+
+
+def test_what_has_no_name_may_need_all_the_room() -> None:
+    pool = ChunkPool(1, 4, thirds)
+    run_on(pool, "a", "b")
+    assert {gone.service for gone in pool.take(4).evicted} == {"a", "b"}
+
+
+def test_a_service_on_more_gpus_is_another_one() -> None:
+    pool = ChunkPool(1, 4, thirds)
+    assert run_on(pool, "a") == [True]
+    assert run_on(pool, "a", amount=2) == [True]
+    assert [replica.chunk.size for replica in pool.resident()] == [2, 4]
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.integers(-8, 8), st.sampled_from(["", "a", "b", "c", "large"])), max_size=60
+    )
+)
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_nobody_takes_more_room_than_a_gpu_has(steps: list[tuple[int, str]]) -> None:
+    History(ChunkPool(NODES, PER_NODE, thirds), room_of=thirds).play(steps)
+
+
+def test_the_view_tells_how_long_a_grant_has_to_be_prepared() -> None:
+    shape = {
+        "nodes": 1,
+        "per_node": 8,
+        "restore_s": {"a": {4: 2.0, 8: 1.0}, "b": {4: 3.0}},
+        "room": {"a": {4: 0.5}, "b": {4: 0.5}},
+    }
+    view = ChunksView(Capacity(GPUS, 8, CHUNKS_VIEW, shape))
+    assert view.prepare_s("a", 4, 0.0) == view.restore_s("a", 4) == 2.0
+    assert view.restore_s("a", 3) == 2.0
+    assert view.restore_s("a", 1) == 2.0, "the nearest that is known"
+    assert view.prepare_s("unknown", 4, 0.0) == view.prepare_s("", 4, 0.0) == 0.0
+    view.take(1, 4, 0.0, "a")
+    assert view.preparing_s(1) == 2.0
+    view.give(1, 0.0)
+    assert view.prepare_s("a", 4, 0.0) == 0.0
+    assert view.prepare_s("a", 8, 0.0) == 1.0
+    view.take(2, 4, 0.0, "b")
+    assert view.prepare_after_s("b", 4, 2) == 0.0
+    assert view.prepare_after_s("b", 8, 2) == view.prepare_after_s("b", 4, 99) == 3.0
+    view.take(3, 4, 0.0, "a")
+    assert view.prepare_s("a", 4, 0.0) == 2.0, "nothing is free, so what it takes anywhere"
+    assert view.preparing_s(99) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("name", "figures", "words"),
+    [
+        ("restore_s", {4: -1.0}, "restore_s of a is 0 to 86400 for at least 1 GPU, not -1.0 for 4"),
+        ("restore_s", {0: 1.0}, "for at least 1 GPU, not 1.0 for 0"),
+        ("room", {4: 1.5}, "room of a is 0 to 1 for at least 1 GPU, not 1.5 for 4"),
+    ],
+)
+def test_impossible_figures_of_services_are_refused(
+    name: str, figures: dict[int, float], words: str
+) -> None:
+    shape = {"nodes": 1, "per_node": 8, name: {"a": figures}}
+    with pytest.raises(ValueError, match=words):
+        ChunksView(Capacity(GPUS, 8, CHUNKS_VIEW, shape))

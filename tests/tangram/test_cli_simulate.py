@@ -346,3 +346,32 @@ def test_a_workload_of_gpus_alone_needs_no_node() -> None:
     assert "cores" not in tangram("simulate", "mopd", *options).stdout.splitlines()[0]
     planned = figures("plan", "mopd", "--slo", "queue=5s", *options)
     assert planned["pool"]["gpu_nodes"] >= 1
+
+
+def scores(tmp_path: Path, **more: object) -> Path:
+    path = tmp_path / "scores.jsonl"
+    action = {"kind": "score", "duration_s": 4.0, "service": "rm"} | more
+    path.write_text("".join(line(f"t{i}", action) + "\n" for i in range(3)))
+    return path
+
+
+def test_gpus_are_granted_in_chunks_of_a_node(tmp_path: Path) -> None:
+    """Three at a time keep four of four, so they run one after the other."""
+    path = scores(tmp_path, gpus=[3], elasticity={"3": 1.0})
+    found = figures("simulate", path, "--nodes", "1", "--gpus", "1x4", *FCFS)
+    assert found["makespan_s"] == pytest.approx(4.0)
+    assert any("3 GPUs keep the next power of two" in note for note in found["notes"])
+
+
+def test_nodes_of_gpus_are_a_power_of_two(tmp_path: Path) -> None:
+    path = scores(tmp_path, gpus=[1])
+    said = refusal("simulate", path, "--nodes", "1", "--gpus", "2x6", *FCFS)
+    assert "GPUs per node are a power of two, not 6" in said
+
+
+def test_dedicated_gpus_stand_beside_a_pool(tmp_path: Path) -> None:
+    both = ("--policy", "dedicated", "--policy", "elastic")
+    text = tangram("simulate", "mopd-deepsearch", "--trajectories", "20", *both).stdout
+    assert "dedicated" in text
+    said = refusal("simulate", scores(tmp_path), "--nodes", "1", "--policy", "dedicated")
+    assert "of 'rm' nothing is said" in said
