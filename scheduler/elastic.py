@@ -33,6 +33,9 @@ from .situation import Plan, Situation
 REVIEW_S = 1.0
 """While units are kept for settled actions that do not come, who waits is looked at so often."""
 
+KEPT_OF_MOVING = 8
+"""At most one in so many units is kept for settled actions where running ones may give units back."""
+
 
 @dataclass(frozen=True, slots=True)
 class Elastic:
@@ -89,12 +92,12 @@ class Elastic:
             return self._start(situation, [situation.due], situation.free)
         if situation.due is not None:
             return self._place(situation, [situation.due], situation.free)
-        free = situation.free - self._kept(situation)
+        kept = self._kept(situation)
         if not isinstance(situation.operator, LinearUnits):
-            return self._place(situation, waiting, free)
+            return self._place(situation, waiting, situation.free - kept)
         if situation.running.malleable or (waiting and waiting[0].action.malleable):
-            return self._start_and_move(situation, waiting[:SHARED_MAX], free)
-        return self._start(situation, waiting, free)
+            return self._start_and_move(situation, waiting[:SHARED_MAX], kept)
+        return self._start(situation, waiting, situation.free - kept)
 
     def _place(self, situation: Situation, waiting: Sequence[Entry], free: int) -> Plan:
         """The same where units are not all alike."""
@@ -127,13 +130,16 @@ class Elastic:
             free -= units
         return Plan(starts)
 
-    def _start_and_move(self, situation: Situation, waiting: Sequence[Entry], free: int) -> Plan:
+    def _start_and_move(self, situation: Situation, waiting: Sequence[Entry], kept: int) -> Plan:
         """First those that keep what they get, then the rest is shared out among all others."""
+        # Little is kept free: who may change gives back in a moment what is wanted.
+        kept = min(kept, situation.view.total // KEPT_OF_MOVING)
+        free = situation.free - kept
         keeping = [entry for entry in waiting if not entry.action.malleable]
         plan = self._start(situation, keeping, free)
         started = sum(units for _, units in plan.starts)
         load, busy = situation.load, self._busy(situation)
-        others = load.rigid + situation.running.keeping() + started + self._kept(situation)
+        others = load.rigid + situation.running.keeping() + started + kept
         moves = move(
             situation,
             [entry for entry in waiting if entry.action.malleable],
@@ -142,7 +148,7 @@ class Elastic:
             expected=self.to_come * busy / (1 - busy),
             pressed=load.rigid > situation.view.taken - situation.running.held(),
         )
-        review_s = situation.now + REVIEW_S if waiting else math.inf
+        review_s = situation.now + REVIEW_S if waiting or kept else math.inf
         again_s = min(plan.again_s, moves.again_s, review_s)
         return Plan([*plan.starts, *moves.starts], again_s, moves.resizes)
 
