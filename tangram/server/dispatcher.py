@@ -24,7 +24,7 @@ from ..managers.base import ExecSpec, Manager, PermitSpec, SandboxHost
 from ..managers.errors import ManagerError
 from ..scheduler import (
     CLUSTER,
-    CancelRequested,
+    CancelAllRequested,
     Decision,
     End,
     Grant,
@@ -455,8 +455,9 @@ class Dispatcher:
     # -- for the housekeeping --------------------------------------------------------------------
 
     async def cancel_all(self, action_ids: Iterable[str], reason: str) -> None:
-        """Cancel these; those that have ended stay as they are."""
-        await asyncio.gather(*(self._pump.post(CancelRequested(a, reason)) for a in action_ids))
+        """Cancel these at once, with nothing granted in between; those that have ended stay as
+        they are."""
+        await self._pump.post(CancelAllRequested(tuple(action_ids), reason))
 
     def close_soon(self, trajectory_id: str) -> None:
         """Close it, without waiting for that."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from ..scheduler import Decision, Event
+from ..scheduler import CancelAllRequested, Decision, Event
 
 ENTRIES_PER_ACTION_MAX = 64
 """Kept of one action's history; resizes can make it long, the rest is about eight entries. Beyond,
@@ -65,11 +65,18 @@ class MemoryLog:
         self._by_action.pop(action, None)
 
     def _note(self, at: float, item: LogItem) -> None:
-        subject = getattr(item, "action", None)
-        if subject is None:
-            return
-        action = subject if isinstance(subject, str) else subject.id
-        entries = self._by_action.setdefault(action, [])
-        entries.append((at, item))
-        if len(entries) > ENTRIES_PER_ACTION_MAX:
-            del entries[ENTRIES_PER_ACTION_MAX // 2]
+        for action in _subjects(item):
+            entries = self._by_action.setdefault(action, [])
+            entries.append((at, item))
+            if len(entries) > ENTRIES_PER_ACTION_MAX:
+                del entries[ENTRIES_PER_ACTION_MAX // 2]
+
+
+def _subjects(item: LogItem) -> Sequence[str]:
+    """The ids of the actions that it is about."""
+    if isinstance(item, CancelAllRequested):
+        return item.actions
+    subject = getattr(item, "action", None)
+    if subject is None:
+        return ()
+    return (subject if isinstance(subject, str) else subject.id,)
