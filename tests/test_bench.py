@@ -70,8 +70,8 @@ def test_tables_are_written_between_their_own_marks_alone(
     assert text.startswith("a\n<!-- one:start -->\nMade on 20")
     assert "## T\n\nc\n\n| x | y |\n| --- | --- |\n| 1 | 2 |\n\n<!-- one:end -->\nb\n" in text
     assert "old" not in text
-    with pytest.raises(ValueError, match="no place for three"):
-        bench.write("three", [], "", "")
+    bench.write("three", [], "a command", "here")
+    assert page.read_text().startswith(text.rstrip() + "\n\n<!-- three:start -->\nMade on 20")
 
 
 def test_seeds_are_a_range_and_nothing_else() -> None:

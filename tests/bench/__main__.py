@@ -128,13 +128,13 @@ def show(table: Sheet) -> None:
 
 
 def write(mark: str, tables: Sequence[Sheet], command: str, where: str) -> None:
-    """Put the tables between the marks of this name."""
+    """Put the tables between the marks of this name, at the end of the page if it has none."""
     start, end = f"<!-- {mark}:start -->", f"<!-- {mark}:end -->"
     page = PAGE.read_text()
-    before, found, rest = page.partition(start)
-    _, closed, after = rest.partition(end)
-    if not (found and closed):
-        raise ValueError(f"{PAGE} has no place for {mark}: write {start} and {end} into it")
+    if start not in page:
+        page = f"{page.rstrip()}\n\n{start}\n{end}\n"
+    before, _, rest = page.partition(start)
+    _, _, after = rest.partition(end)
     made = f"Made on {datetime.date.today()} with {command}, Tangram {__version__}: {where}.\n"
     body = "\n".join([start, made, *(table.markdown() for table in tables), end])
     PAGE.write_text(before + body + after)
