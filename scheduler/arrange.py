@@ -14,6 +14,7 @@ one before it, giving unit by unit where it saves most is exact as well, in O((n
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
 from typing import Protocol, TypeAlias
@@ -133,7 +134,7 @@ class _GainTable:
             heappush(self._wanted, (-gain_s, index))
 
 
-class _Grid:
+class _Grid(ABC):
     """Rows: prefixes; columns: states, each with the least total duration from it, or infinity.
     The state after a choice is found again when amounts are asked for, not stored."""
 
@@ -170,9 +171,9 @@ class _Grid:
                 return left, amount
         raise AssertionError("a finite cell came from somewhere")
 
+    @abstractmethod
     def _left(self, state: int, amount: int) -> int | None:
         """The state after `amount` is taken; None if that much is not there."""
-        raise NotImplementedError
 
 
 class _LinearGrid(_Grid):

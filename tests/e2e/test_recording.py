@@ -25,7 +25,6 @@ async def rollout(client: AsyncClient) -> None:
     async with client.trajectory(memory="128Mi") as trajectory:
         for _ in range(ACTIONS):
             await trajectory.exec("python3 -c 'for _ in range(10**6): pass'", check=True)
-            await asyncio.sleep(0.02)
 
 
 async def test_a_recorded_run_is_simulated_with_the_act_that_was_measured(
