@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tangram.scheduler import arrange
+from tangram.scheduler import grids
 from tangram.scheduler.arrange import tabulate
 from tangram.scheduler.choices import Choices
 from tangram.scheduler.operators import ChunkCounts, LinearUnits, Operator, level_of
@@ -75,7 +75,7 @@ def test_many_actions_get_the_same_from_gains_as_from_the_grid() -> None:
         for _ in range(60)
     ]
     gains = tabulate(candidates, LinearUnits(200))
-    grid = arrange._LinearGrid(candidates, 200)
+    grid = grids.LinearGrid(candidates, 200)
     for count in (60, 1, 17, 59):
         assert gains.amounts(count) == grid.amounts(count)
         assert gains.total_s(count) == pytest.approx(grid.total_s(count), rel=1e-12)
@@ -152,8 +152,8 @@ def test_a_chunk_too_large_for_any_node_is_passed_over() -> None:
 
 
 def test_a_table_stays_within_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arrange, "STATES_MAX", 64)
-    monkeypatch.setattr(arrange, "CELLS_MAX", 64 * 3)
+    monkeypatch.setattr(grids, "STATES_MAX", 64)
+    monkeypatch.setattr(grids, "CELLS_MAX", 64 * 3)
     sets = [amdahl(8.0, 0.0, (1, 2, 4, 8))] * 20
     linear = tabulate(sets, LinearUnits(1000))
     chunks = tabulate(sets, ChunkCounts((9, 9, 9, 9)))
