@@ -375,3 +375,16 @@ def test_dedicated_gpus_stand_beside_a_pool(tmp_path: Path) -> None:
     assert "dedicated" in text
     said = refusal("simulate", scores(tmp_path), "--nodes", "1", "--policy", "dedicated")
     assert "of 'rm' nothing is said" in said
+
+
+def test_a_client_without_numpy_simulates_too() -> None:
+    arguments = ["tangram", "simulate", "coding64", "--trajectories", "2", "--nodes", "8", "--json"]
+    program = (
+        "import sys; sys.modules['numpy'] = None\n"
+        f"sys.argv = {arguments}\n"
+        "from tangram.cli import main; main()"
+    )
+    command = [sys.executable, "-c", program]
+    run = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["policy"] == "elastic"
