@@ -23,7 +23,8 @@ from ..model import (
 from ..policy import DEFAULT
 from ..pool import ViewFactory
 from .actions import GPUS, Planner
-from .bounds import Freedom, lower_bounds
+from .bounds.chains import Freedom
+from .bounds.lower import lower_bounds
 from .cluster import UNNAMED_MEMORY_BYTES, ClusterSpec, GpuSpec, QuotaSpec
 from .dedicated import DEDICATED_POLICY, SERVED_BY, on_own_gpus, own_gpus
 from .loop import Host, SimulationError

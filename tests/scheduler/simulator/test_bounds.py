@@ -16,7 +16,7 @@ from tangram.managers.gpu import CHUNKS_VIEW, ChunksView
 from tangram.managers.quota import QUOTA_VIEW, QuotaView
 from tangram.scheduler import State
 from tangram.scheduler.model import Amounts
-from tangram.scheduler.simulator.bounds import sum_of_ends
+from tangram.scheduler.simulator.bounds.srpt import sum_of_ends
 from tangram.scheduler.simulator.cluster import GpuSpec, QuotaSpec, parse_nodes
 from tangram.scheduler.simulator.result import SimulationResult
 from tangram.scheduler.simulator.trace import TraceAction, TraceTrajectory
