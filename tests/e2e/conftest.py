@@ -13,6 +13,7 @@ import pytest
 
 from tangram import AsyncClient, Client
 from tangram.client import Trajectory
+from tests.e2e.marks import new_mark
 from tests.e2e.servers import ServerProcess
 from tests.e2e.wire import Wire
 
@@ -113,3 +114,9 @@ def short_folder() -> Iterator[Path]:
     """Where unix sockets fit."""
     with tempfile.TemporaryDirectory(prefix="tg") as folder:
         yield Path(folder)
+
+
+@pytest.fixture
+def mark() -> str:
+    """A number of seconds to sleep that tells this test's processes from all others."""
+    return new_mark()

@@ -6,7 +6,6 @@ Each server that is killed here is a test's own. Bad requests are `test_bad_inpu
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import signal
 import subprocess
@@ -19,26 +18,11 @@ import pytest
 
 from tangram import AsyncClient, errors
 from tests.e2e.conftest import SETTINGS, Serve
+from tests.e2e.marks import running
 from tests.e2e.servers import ServerProcess
 from tests.waiting import until
 
 SOON_S = 20.0
-_MARKS = itertools.count(800_000 + os.getpid() * 10)
-
-
-@pytest.fixture
-def mark() -> str:
-    """A number of seconds to sleep that tells this test's processes from all others."""
-    return str(next(_MARKS))
-
-
-def running(mark: str) -> list[int]:
-    """The processes of this machine that sleep for `mark`, seen from outside."""
-    return [
-        process.pid
-        for process in psutil.process_iter(["cmdline"])
-        if mark in (process.info["cmdline"] or ())
-    ]
 
 
 class Proxy:

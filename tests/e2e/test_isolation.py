@@ -7,7 +7,6 @@ are `test_bad_input`'s.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import os
 import socket
@@ -22,6 +21,7 @@ from tangram import AsyncClient, errors
 from tangram.client import AsyncTrajectory
 from tangram.managers.cpu.sandbox.interpreter import CODE, MOUNT_POINT
 from tests.e2e.conftest import SECRET
+from tests.e2e.marks import running
 from tests.e2e.servers import ServerProcess
 from tests.waiting import until
 
@@ -30,28 +30,12 @@ pytestmark = pytest.mark.usefixtures("neighbour")
 AGENT_PROGRAM = f"{MOUNT_POINT}/{CODE}"
 MEMORY = "96Mi"
 DISK = "32Mi"
-_MARKS = itertools.count(400_000 + os.getpid() * 10)
 
 
 @pytest.fixture
 async def trajectory(client: AsyncClient, image: str | None) -> AsyncIterator[AsyncTrajectory]:
     async with client.trajectory(image, memory=MEMORY, disk=DISK) as trajectory:
         yield trajectory
-
-
-@pytest.fixture
-def mark() -> str:
-    """A number of seconds to sleep that tells this test's processes from all others."""
-    return str(next(_MARKS))
-
-
-def running(mark: str) -> list[int]:
-    """The processes of this machine that sleep for `mark`, seen from outside."""
-    return [
-        process.pid
-        for process in psutil.process_iter(["cmdline"])
-        if mark in (process.info["cmdline"] or ())
-    ]
 
 
 async def python(trajectory: AsyncTrajectory, program: str, **settings: Any) -> Any:

@@ -8,7 +8,6 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,36 +26,10 @@ from tests.managers.agents import (
     eventually,
     is_alive,
     kill_all,
-    open_folder,
     running,
     start_child,
     start_init,
 )
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with open_folder() as path:
-        yield path
-
-
-@pytest.fixture(params=["child", "init"])
-async def sandbox(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Running]:
-    async with running(request.param, folder) as started:
-        yield started
-
-
-@pytest.fixture
-async def child(folder: Path) -> AsyncIterator[Running]:
-    async with running("child", folder) as started:
-        yield started
-
-
-@pytest.fixture
-async def init(folder: Path) -> AsyncIterator[Running]:
-    async with running("init", folder) as started:
-        yield started
-
 
 # --- The file itself. ---
 

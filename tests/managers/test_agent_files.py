@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 
 import pytest
@@ -14,25 +14,7 @@ from tangram.managers.cpu.sandbox.agent import files, transfers, wire
 from tangram.managers.cpu.sandbox.channel import Channel
 from tangram.managers.cpu.sandbox.listener import AgentListener
 from tangram.managers.errors import FileProblem, SandboxDied
-from tests.managers.agents import DEADLINE_S, Running, eventually, open_folder, running
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with open_folder() as path:
-        yield path
-
-
-@pytest.fixture(params=["child", "init"])
-async def sandbox(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Running]:
-    async with running(request.param, folder) as started:
-        yield started
-
-
-@pytest.fixture
-async def child(folder: Path) -> AsyncIterator[Running]:
-    async with running("child", folder) as started:
-        yield started
+from tests.managers.agents import DEADLINE_S, Running, eventually, running
 
 
 async def chunks_of(*parts: bytes) -> AsyncIterator[bytes]:
