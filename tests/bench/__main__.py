@@ -41,10 +41,9 @@ BENCHMARKS: dict[str, Callable[[int], Coroutine[Any, Any, Table]]] = {
     "exec-rate": exec_rate.measure,
     "resizing": resizing.measure,
     "pass-cost": pass_cost.measure,
-    "reward-gpus": reward_gpus.measure,
     "simulated": simulated.measure,
 }
-"""On this machine, with Docker. Their tables stand together on the page."""
+"""On this machine, with Docker."""
 
 SIMULATED: dict[str, Callable[[Simulations], list[Sheet]]] = {
     "coding": coding.measure,
@@ -53,13 +52,13 @@ SIMULATED: dict[str, Callable[[Simulations], list[Sheet]]] = {
     "profiles": profiles.measure,
     "agents": agents.measure,
     "ablation": ablation.measure,
+    "reward-gpus": reward_gpus.measure,
 }
-"""Of policies, in virtual time. The tables of each stand in a place of their own on the page."""
+"""Of policies, in virtual time."""
 
 POLICIES = "policies"
 """Stands for all of SIMULATED."""
 
-MEASURED_MARK = "bench"
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 RUNS = 5
 SEEDS = re.compile(r"(\d{1,6})-(\d{1,6})")
@@ -81,30 +80,22 @@ def main() -> None:
     names = arguments.names or [*BENCHMARKS, POLICIES]
     if arguments.runs < 1:
         parser.error(f"--runs is at least 1, not {arguments.runs}")
-    simulated = SIMULATED if POLICIES in names else [name for name in SIMULATED if name in names]
     if measured := [name for name in BENCHMARKS if name in names]:
-        tables = _measure(measured, arguments.runs)
+        build_image = [sys.executable, "tests/image/build.py"]
+        subprocess.run(build_image, check=True, cwd=PAGE.parents[1])
+    for name in measured:
+        table = asyncio.run(BENCHMARKS[name](arguments.runs)).sheet()
+        show(table)
         if arguments.write:
-            write(MEASURED_MARK, tables, f"`make bench`{_runs(arguments.runs)}", _machine())
+            write(name, [table], _runs(arguments.runs), _machine())
     simulations = Simulations(_seeds(parser, arguments.seeds, arguments.runs), arguments.trace)
-    for name in simulated:
+    listed = f"seeds {', '.join(map(str, simulations.seeds))}"
+    for name in SIMULATED if POLICIES in names else [name for name in SIMULATED if name in names]:
         tables = SIMULATED[name](simulations)
         for table in tables:
             show(table)
         if arguments.write:
-            command = f"`python -m tests.bench {name}`"
-            listed = f"seeds {', '.join(map(str, simulations.seeds))}"
-            write(name, tables, command, listed)
-
-
-def _measure(names: Sequence[str], runs: int) -> list[Sheet]:
-    build_image = [sys.executable, "tests/image/build.py"]
-    subprocess.run(build_image, check=True, cwd=PAGE.parents[1])
-    tables = []
-    for name in names:
-        tables.append(asyncio.run(BENCHMARKS[name](runs)).sheet())
-        show(tables[-1])
-    return tables
+            write(name, tables, "", listed)
 
 
 def _runs(runs: int) -> str:
@@ -127,14 +118,15 @@ def show(table: Sheet) -> None:
     Console().print(shown)
 
 
-def write(mark: str, tables: Sequence[Sheet], command: str, where: str) -> None:
+def write(name: str, tables: Sequence[Sheet], runs: str, where: str) -> None:
     """Put the tables between the marks of this name, at the end of the page if it has none."""
-    start, end = f"<!-- {mark}:start -->", f"<!-- {mark}:end -->"
+    start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
     page = PAGE.read_text()
     if start not in page:
         page = f"{page.rstrip()}\n\n{start}\n{end}\n"
     before, _, rest = page.partition(start)
     _, _, after = rest.partition(end)
+    command = f"`python -m tests.bench {name}`{runs}"
     made = f"Made on {datetime.date.today()} with {command}, Tangram {__version__}: {where}.\n"
     body = "\n".join([start, made, *(table.markdown() for table in tables), end])
     PAGE.write_text(before + body + after)

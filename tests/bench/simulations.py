@@ -11,7 +11,9 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -29,6 +31,8 @@ from tangram.scheduler.simulator.trace import (
 )
 
 from .fixed_degree import DEGREES, mean_acts_s
+
+T = TypeVar("T")
 
 WORKERS = 2
 """Processes at once: as many as the smallest machine that this is run on has cores."""
@@ -98,6 +102,23 @@ def _malleable(trajectory: TraceTrajectory) -> TraceTrajectory:
     return replace(trajectory, actions=tuple(actions))
 
 
+def in_processes(parts: Sequence[Callable[[], T]]) -> list[T]:
+    """What each returns, in their order; started in that order too, WORKERS at a time."""
+    spawn = multiprocessing.get_context("spawn")
+    columns = (TextColumn("simulating"), MofNCompleteColumn(), TimeElapsedColumn())
+    screen = Console(stderr=True)
+    with (
+        ProcessPoolExecutor(WORKERS, mp_context=spawn) as pool,
+        Progress(*columns, console=screen, disable=not screen.is_terminal) as progress,
+    ):
+        bar = progress.add_task("", total=len(parts))
+        futures = [pool.submit(part) for part in parts]
+        for done in as_completed(futures):
+            done.result()
+            progress.advance(bar)
+        return [future.result() for future in futures]
+
+
 class Simulations:
     """Results by job. `seeds` are those that every table is made over, `trace` the file of a
     recorded trace, if one was given."""
@@ -113,18 +134,8 @@ class Simulations:
         todo.sort(key=lambda job: job.count, reverse=True)
         if not todo:
             return
-        spawn = multiprocessing.get_context("spawn")
-        columns = (TextColumn("simulating"), MofNCompleteColumn(), TimeElapsedColumn())
-        screen = Console(stderr=True)
-        with (
-            ProcessPoolExecutor(WORKERS, mp_context=spawn) as pool,
-            Progress(*columns, console=screen, disable=not screen.is_terminal) as progress,
-        ):
-            bar = progress.add_task("", total=len(todo))
-            waiting = {pool.submit(run, job): job for job in todo}
-            for done in as_completed(waiting):
-                self.found[waiting[done]] = done.result()
-                progress.advance(bar)
+        done = in_processes([partial(run, job) for job in todo])
+        self.found.update(zip(todo, done, strict=True))
 
     def each(self, figure: Callable[[int], float]) -> tuple[float, ...]:
         """One figure per seed."""
