@@ -246,6 +246,20 @@ class SandboxHost(Protocol):
         """The entries of a folder, sorted by name."""
         ...
 
+    def read_tree(self, trajectory: str, path: str) -> AsyncIterator[bytes]:
+        """A tar stream of all that is below a folder. Links are told of, never followed; so is
+        what cannot be read or copied, as a FIFO of its name."""
+        ...
+
+    async def write_tree(
+        self, trajectory: str, path: str, chunks: AsyncIterator[bytes]
+    ) -> tuple[int, int]:
+        """Write what a tar stream holds below a folder, which is made if missing; returns how many
+        files and bytes. No name and no link leads out of the folder. Each file appears when it is
+        whole; what was written before a failure stays. Raises PermanentError for what is no tar
+        stream."""
+        ...
+
     async def stat(self, trajectory: str, path: str) -> FileInfo:
         """Of the path itself: a symlink is not followed."""
         ...

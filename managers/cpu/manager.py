@@ -36,6 +36,7 @@ from ..errors import (
     SandboxClosed,
     TemporaryError,
 )
+from ..tar_stream import TAR_END, from_tar, to_tar
 from .assemble import LauncherBuilder
 from .claim import Claim, make_claim
 from .held import ENDS_WHOLE, HeldSandbox, Run, judge
@@ -271,6 +272,18 @@ class CpuManager(Manager):
     async def stat(self, trajectory: str, path: str) -> FileInfo:
         with self._file_call(trajectory) as channel:
             return await channel.stat(path)
+
+    async def read_tree(self, trajectory: str, path: str) -> AsyncIterator[bytes]:
+        with self._file_call(trajectory) as channel:
+            async for pieces in channel.read_tree(path):
+                yield b"".join(map(to_tar, pieces))
+        yield TAR_END
+
+    async def write_tree(
+        self, trajectory: str, path: str, chunks: AsyncIterator[bytes]
+    ) -> tuple[int, int]:
+        with self._file_call(trajectory) as channel:
+            return await channel.write_tree(path, from_tar(chunks))
 
     def sandboxes(self) -> Mapping[str, int]:
         counts = {"starting": 0, "idle": 0, "running": 0}

@@ -6,11 +6,12 @@ root, symlinks are followed within this tree alone. No path ever leads to the ma
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from ..base import FileInfo
 from ..errors import FileProblem
+from ..tar_stream import MORE, Piece
 
 LINKS_MAX = 40
 """Symlinks followed for one path, as Linux does, before it is taken for a loop."""
@@ -81,6 +82,17 @@ class FakeFiles:
         name = path.rstrip("/").rpartition("/")[2] or "/"
         return _info(name, self._find(path, follow_last=False))
 
+    def tree(self, path: str) -> Iterator[Piece]:
+        """All below a folder, as the pieces of its tree."""
+        node = self._find(path)
+        if not isinstance(node, _Folder):
+            raise FileProblem("ENOTDIR", path, "is not a folder")
+        return _below(node, "")
+
+    def make_tree(self, path: str) -> FakeTree:
+        """To write a tree below a folder, which is made if missing."""
+        return FakeTree(self._make_folders(path), self._tick)
+
     def used_bytes(self) -> int:
         return sum(len(node.data) for node in _files(self._root))
 
@@ -129,6 +141,58 @@ class FakeFiles:
         """Times of change are counted, not read from a clock, so that runs are alike."""
         self._changes += 1
         return float(self._changes)
+
+
+class FakeTree:
+    """A tree being written, piece by piece."""
+
+    def __init__(self, root: _Folder, tick: Callable[[], float]) -> None:
+        self.files = self.size = 0
+        self._root = root
+        self._tick = tick
+        self._data = b""
+
+    def place(self, piece: Piece) -> None:
+        """Raises FileProblem."""
+        self._data = piece.data if piece.kind != MORE else self._data + piece.data
+        self.size += len(piece.data)
+        names = [name for name in piece.name.split("/") if name not in ("", ".")]
+        if ".." in names or piece.name.startswith("/"):
+            raise FileProblem("EINVAL", piece.name, "an entry's name leads out of the folder")
+        if piece.kind == "other":
+            raise FileProblem("EINVAL", piece.name, "not a file, a folder or a symlink")
+        if piece.kind == "directory":
+            self._folder(names, piece.name).modified = piece.modified_unix_s
+            return
+        folder = self._folder(names[:-1], piece.name)
+        if isinstance(folder.entries.get(names[-1]), _Folder):
+            raise FileProblem("EISDIR", piece.name, "is a folder")
+        if piece.kind == "symlink":
+            folder.entries[names[-1]] = _Link(piece.target, piece.modified_unix_s)
+        elif piece.last:
+            folder.entries[names[-1]] = _File(self._data, piece.mode, piece.modified_unix_s)
+            self.files += 1
+
+    def _folder(self, names: list[str], path: str) -> _Folder:
+        folder = self._root
+        for name in names:
+            inner = folder.entries.setdefault(name, _Folder(self._tick()))
+            if not isinstance(inner, _Folder):
+                message = "a file or a symlink stands where a folder should"
+                raise FileProblem("ENOTDIR", path, message)
+            folder = inner
+        return folder
+
+
+def _below(folder: _Folder, relative: str) -> Iterator[Piece]:
+    for name, node in sorted(folder.entries.items()):
+        info = _info(relative + name, node)
+        data = node.data if isinstance(node, _File) else b""
+        yield Piece(
+            *(info.name, info.kind, len(data), info.mode, info.modified_unix_s, info.target, data)
+        )
+        if isinstance(node, _Folder):
+            yield from _below(node, f"{relative}{name}/")
 
 
 def _names(path: str) -> list[str]:

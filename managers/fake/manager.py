@@ -35,6 +35,7 @@ from ..errors import (
     SandboxDied,
     UnknownImage,
 )
+from ..tar_stream import TAR_END, from_tar, to_tar
 from .commands import CutStream, Died, Run, execute
 from .files import FakeFiles
 
@@ -286,6 +287,22 @@ class FakeManager(Manager):
             raise FileProblem("ENOSPC", path, "no space left")
         sandbox.files.write(path, data, mode)
         return len(data)
+
+    async def read_tree(self, trajectory: str, path: str) -> AsyncIterator[bytes]:
+        sandbox = await self._file_call(trajectory)
+        for piece in sandbox.files.tree(path):
+            yield to_tar(piece)
+        yield TAR_END
+
+    async def write_tree(
+        self, trajectory: str, path: str, chunks: AsyncIterator[bytes]
+    ) -> tuple[int, int]:
+        sandbox = await self._file_call(trajectory)
+        written = sandbox.files.make_tree(path)
+        async for portion in from_tar(chunks):
+            for piece in portion:
+                written.place(piece)
+        return written.files, written.size
 
     async def list_files(self, trajectory: str, path: str) -> list[FileInfo]:
         return (await self._file_call(trajectory)).files.list(path)

@@ -178,8 +178,22 @@ async def execute(order: Order, server: str, task: str, *, live: bool) -> Result
 
 
 async def _upload(sandbox: AsyncTrajectory, source: str, target: str) -> None:
+    """With a bar on a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+    columns = (TextColumn("uploading {task.description}"), BarColumn(), DownloadColumn())
+    screen = Console(stderr=True)
     try:
-        await sandbox.upload(source, target)
+        with Progress(
+            *columns, console=screen, transient=True, disable=not screen.is_terminal
+        ) as bar:
+            shown = bar.add_task(source, total=None)
+            await sandbox.upload(
+                source,
+                target,
+                on_progress=lambda size, total: bar.update(shown, completed=size, total=total),
+            )
     except TangramError:
         raise  # a FileError is an OSError too, and says itself what the sandbox refused
     except OSError as error:

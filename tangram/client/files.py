@@ -1,7 +1,6 @@
-"""Files of a trajectory's sandbox: single ones, and trees copied file by file.
+"""Files of a trajectory's sandbox: single ones, and trees as streams of their entries.
 
-The sandbox is not trusted: a name from it never leads out of the target folder, and no link is
-ever followed on this machine. File calls take no cores and are not actions.
+What is read from and written to this machine is `trees`'. File calls take no cores and are not actions.
 """
 
 from __future__ import annotations
@@ -11,20 +10,22 @@ import io
 import os
 import stat
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from ..errors import FileError, InvalidRequest, TangramError
 from ..limits import FILE_CHUNK_BYTES
+from ..managers.tar_stream import from_tar
 from ..v1 import trajectories_pb2 as pb
-from .connection import Connection
-from .methods import LIST_FILES, READ_FILE, STAT, WRITE_FILE
+from .connection import Connection, Retries
+from .methods import LIST_FILES, READ_FILE, READ_TREE, STAT, WRITE_FILE, WRITE_TREE
 from .results import Copied, FileStat, file_stat
+from .trees import TreeSource, TreeTarget, safe_parts
 
-DEPTH_MAX = 128
-"""Folders within folders of one copy; deeper trees are made to be endless."""
+OnProgress = Callable[[int, int | None], object]
+"""Called with the bytes copied so far and those of all, None where that is not known."""
 
 
 class Files:
@@ -37,7 +38,7 @@ class Files:
     async def read(self, path: str) -> bytes:
         """The whole file. Raises FileError."""
         buffer = io.BytesIO()
-        await self._receive(path, buffer)
+        await self._receive(path, buffer, _Meter(None, None))
         return buffer.getvalue()
 
     async def write(self, path: str, data: bytes, mode: int) -> None:
@@ -54,73 +55,86 @@ class Files:
         request = pb.StatRequest(trajectory=self._trajectory, path=path)
         return file_stat((await self._connection.unary(STAT, request)).file)
 
-    async def upload(self, source: Path, target: str) -> Copied:
+    async def upload(self, source: Path, target: str, on_progress: OnProgress | None) -> Copied:
         """A file to `target`, or the contents of a folder into the folder `target`."""
-        mode = await asyncio.to_thread(_mode_of, source)
-        if stat.S_ISREG(mode):
+        status = await asyncio.to_thread(source.lstat)
+        if stat.S_ISREG(status.st_mode):
             place = target + source.name if target.endswith("/") else target
-            return Copied(1, await self._upload_file(source, place), ())
-        if not stat.S_ISDIR(mode):
+            progress = _Meter(on_progress, status.st_size)
+            return Copied(1, await self._upload_file(source, place, progress), ())
+        if not stat.S_ISDIR(status.st_mode):
             raise InvalidRequest(
                 f"src must be a file or a folder, and {source} is neither (links are not followed)",
                 field="src",
             )
-        files = size = 0
-        skipped = []
-        for path, relative, is_file in await asyncio.to_thread(lambda: list(_walk(source))):
-            if is_file:
-                size += await self._upload_file(path, str(PurePosixPath(target, relative)))
-                files += 1
-            else:
-                skipped.append(str(relative))
-        return Copied(files, size, tuple(skipped))
+        tree = await asyncio.to_thread(TreeSource, source)
 
-    async def download(self, source: str, target: Path) -> Copied:
+        async def requests() -> AsyncIterator[pb.WriteTreeRequest]:
+            progress = _Meter(on_progress, tree.total)
+            tree.skipped.clear()
+            yield pb.WriteTreeRequest(trajectory=self._trajectory, path=target)
+            blocks = tree.blocks()
+            while block := await asyncio.to_thread(next, blocks, None):
+                yield pb.WriteTreeRequest(data=block)
+                progress.add(len(block))
+
+        answer = await self._connection.client_stream(WRITE_TREE, requests)
+        return Copied(answer.files, answer.size, tuple(tree.skipped))
+
+    async def download(self, source: str, target: Path, on_progress: OnProgress | None) -> Copied:
         """A file to `target`, or the contents of a folder into the folder `target`."""
         found = await self.stat(source)
         if found.kind == "file":
             if await asyncio.to_thread(target.is_dir):
-                target = target / _safe_name(PurePosixPath(source).name)
-            return Copied(1, await self._download_file(source, target, found.mode), ())
+                target = target.joinpath(*safe_parts(PurePosixPath(source).name))
+            progress = _Meter(on_progress, found.size)
+            return Copied(1, await self._download_file(source, target, found.mode, progress), ())
         if found.kind != "directory":
             raise FileError(
                 f"{source} is neither a file nor a folder but a {found.kind}: links are not followed"
             )
-        await asyncio.to_thread(target.mkdir, parents=True, exist_ok=True)
-        return await self._download_folder(source, target, depth=0)
+        retries = self._connection.retries()
+        while True:
+            try:
+                return await self._download_tree(source, target, retries, _Meter(on_progress, None))
+            except TangramError as error:
+                # A lost connection begins anew: what is there is written again.
+                await retries.pause(error)
 
-    async def _download_folder(self, source: str, target: Path, depth: int) -> Copied:
-        if depth > DEPTH_MAX:
-            raise FileError(f"{source} is more than {DEPTH_MAX} folders deep")
-        files = size = 0
-        skipped: list[str] = []
-        for entry in await self.list(source):
-            path = str(PurePosixPath(source, entry.name))
-            place = target / _safe_name(entry.name)
-            if entry.kind == "file":
-                size += await self._download_file(path, place, entry.mode)
-                files += 1
-            elif entry.kind == "directory":
-                _make_folder(place)
-                inner = await self._download_folder(path, place, depth + 1)
-                files, size = files + inner.files, size + inner.size
-                skipped.extend(inner.skipped)
-            else:
-                skipped.append(path)
-        return Copied(files, size, tuple(skipped))
+    async def _download_tree(
+        self, source: str, target: Path, retries: Retries, progress: _Meter
+    ) -> Copied:
+        request = pb.ReadTreeRequest(trajectory=self._trajectory, path=source)
+        tree = await asyncio.to_thread(TreeTarget, target)
+        answers = self._connection.server_stream(READ_TREE, request)
 
-    async def _upload_file(self, source: Path, path: str) -> int:
-        mode = await asyncio.to_thread(_mode_of, source)
-        return await self._send(path, mode & 0o777, lambda: _file_slices(source))
+        async def chunks() -> AsyncIterator[bytes]:
+            async for answer in answers:
+                retries.progress()
+                yield answer.data
 
-    async def _download_file(self, path: str, target: Path, mode: int) -> int:
+        try:
+            async with aclosing(answers), aclosing(from_tar(chunks())) as portions:
+                async for pieces in portions:
+                    await asyncio.to_thread(tree.place, pieces)
+                    progress.set(tree.size)
+            await asyncio.to_thread(tree.finish)
+        finally:
+            await asyncio.to_thread(tree.close)
+        return Copied(tree.files, tree.size, tuple(tree.skipped))
+
+    async def _upload_file(self, source: Path, path: str, progress: _Meter) -> int:
+        mode = (await asyncio.to_thread(source.lstat)).st_mode
+        return await self._send(path, mode & 0o777, lambda: _file_slices(source, progress))
+
+    async def _download_file(self, path: str, target: Path, mode: int, progress: _Meter) -> int:
         """Beside its place first, then moved there: what stands there, a link too, is replaced."""
         descriptor, beside = await asyncio.to_thread(
             tempfile.mkstemp, dir=target.parent, prefix=f".{target.name[:64]}."
         )
         try:
             with os.fdopen(descriptor, "wb") as file:
-                await self._receive(path, file)
+                await self._receive(path, file, progress)
                 size = file.tell()
             os.chmod(beside, mode & 0o777)
             os.replace(beside, target)
@@ -129,7 +143,7 @@ class Files:
             raise
         return size
 
-    async def _receive(self, path: str, sink: BinaryIO) -> None:
+    async def _receive(self, path: str, sink: BinaryIO, progress: _Meter) -> None:
         """The file's bytes into `sink`. A lost connection begins anew: the file may be another."""
         request = pb.ReadFileRequest(trajectory=self._trajectory, path=path)
         retries = self._connection.retries()
@@ -139,6 +153,7 @@ class Files:
                     async for answer in answers:
                         retries.progress()
                         sink.write(answer.data)
+                        progress.set(sink.tell())
                     return
             except TangramError as error:
                 await retries.pause(error)
@@ -160,36 +175,29 @@ async def _slices(data: bytes) -> AsyncIterator[bytes]:
         yield data[start : start + FILE_CHUNK_BYTES]
 
 
-async def _file_slices(path: Path) -> AsyncIterator[bytes]:
+async def _file_slices(path: Path, progress: _Meter) -> AsyncIterator[bytes]:
     """The bytes of a file of this machine, which is opened as what it is and not as a link."""
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    progress.set(0)
     with os.fdopen(descriptor, "rb") as file:
         while data := await asyncio.to_thread(file.read, FILE_CHUNK_BYTES):
             yield data
+            progress.add(len(data))
 
 
-def _mode_of(path: Path) -> int:
-    return path.lstat().st_mode
+class _Meter:
+    """Bytes of one copy, told as they go. A lost connection sets them back."""
 
+    def __init__(self, tell: OnProgress | None, total: int | None) -> None:
+        self._tell = tell
+        self._total = total
+        self._size = 0
 
-def _walk(folder: Path) -> Iterator[tuple[Path, Path, bool]]:
-    """Everything below `folder` but folders: path, path from `folder`, and if it is a file."""
-    for place, folders, names in os.walk(folder):
-        links = [name for name in folders if Path(place, name).is_symlink()]
-        for name in sorted(names) + links:
-            path = Path(place, name)
-            yield path, path.relative_to(folder), stat.S_ISREG(_mode_of(path))
+    def add(self, size: int) -> None:
+        self.set(self._size + size)
 
-
-def _make_folder(path: Path) -> None:
-    """A real folder at `path`. Raises FileError if a link or a file stands there."""
-    path.mkdir(exist_ok=True)
-    if path.is_symlink():
-        raise FileError(f"{path} is a link to a folder: downloads do not follow links")
-
-
-def _safe_name(name: str) -> str:
-    """A name that stays in its folder. Raises FileError for `..`, a slash and the like."""
-    if name in ("", ".", "..") or "\0" in name or "/" in name or os.sep in name:
-        raise FileError(f"the sandbox has a file named {name!r}, which could leave the target")
-    return name
+    def set(self, size: int) -> None:
+        self._size = size
+        if self._tell is not None:
+            # Headers travel too.
+            self._tell(size if self._total is None else min(size, self._total), self._total)

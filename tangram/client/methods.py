@@ -56,6 +56,12 @@ READ_FILE = Method(
 WRITE_FILE = Method(
     "Trajectories", "WriteFile", trajectories.WriteFileRequest, trajectories.WriteFileResponse
 )
+READ_TREE = Method(
+    "Trajectories", "ReadTree", trajectories.ReadTreeRequest, trajectories.ReadTreeResponse
+)
+WRITE_TREE = Method(
+    "Trajectories", "WriteTree", trajectories.WriteTreeRequest, trajectories.WriteTreeResponse
+)
 LIST_FILES = Method(
     "Trajectories", "ListFiles", trajectories.ListFilesRequest, trajectories.ListFilesResponse
 )

@@ -256,7 +256,8 @@ class Copied:
     size: int
     """Bytes."""
     skipped: tuple[str, ...]
-    """Paths of what is neither a file nor a folder: links are never followed."""
+    """Paths of what is neither file, folder nor link, what could not be read, and, of a download, links
+    that lead out of the tree."""
 
 
 def timing_from(message: types_pb2.Timing, act: float | None = None) -> Timing:

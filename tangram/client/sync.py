@@ -17,6 +17,7 @@ from ..limits import FILE_MODE_DEFAULT, TIMEOUT_S_DEFAULT
 from .aio import OWN, AsyncClient, TaskFilter
 from .background import background
 from .cluster import ClusterStatus
+from .files import OnProgress
 from .permits import AsyncPermit
 from .requests import Command, Cores, Elasticity
 from .results import (
@@ -347,13 +348,27 @@ class Trajectory:
         """Of the path itself: a link is not followed. Raises FileError."""
         return _wait(self._aio.stat(path))
 
-    def upload(self, src: str | os.PathLike[str], dst: str) -> Copied:
-        """Copy a file, or the contents of a folder. See `AsyncTrajectory.upload`."""
-        return _wait(self._aio.upload(src, dst))
+    def upload(
+        self,
+        src: str | os.PathLike[str],
+        dst: str,
+        *,
+        on_progress: OnProgress | None = None,
+    ) -> Copied:
+        """Copy a file, or the contents of a folder. See `AsyncTrajectory.upload`. `on_progress` is
+        called on another thread."""
+        return _wait(self._aio.upload(src, dst, on_progress=on_progress))
 
-    def download(self, src: str, dst: str | os.PathLike[str]) -> Copied:
-        """Copy a file, or the contents of a folder. See `AsyncTrajectory.download`."""
-        return _wait(self._aio.download(src, dst))
+    def download(
+        self,
+        src: str,
+        dst: str | os.PathLike[str],
+        *,
+        on_progress: OnProgress | None = None,
+    ) -> Copied:
+        """Copy a file, or the contents of a folder. See `AsyncTrajectory.download`. `on_progress` is
+        called on another thread."""
+        return _wait(self._aio.download(src, dst, on_progress=on_progress))
 
     def cancel(self, reason: str = "") -> list[str]:
         """Cancel all its actions; their processes die. Returns their ids."""

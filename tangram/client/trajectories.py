@@ -17,7 +17,7 @@ from ..limits import FILE_MODE_DEFAULT, TIMEOUT_S_DEFAULT
 from ..v1 import trajectories_pb2 as pb
 from . import requests
 from .connection import tell
-from .files import Files
+from .files import Files, OnProgress
 from .methods import ATTACH, CLOSE, OPEN
 from .requests import Command, Cores, Elasticity
 from .results import Copied, FileStat, Result, TrajectoryInfo, result_from, trajectory_info
@@ -197,23 +197,38 @@ class AsyncTrajectory:
         await self._ensure_open()
         return await self._files.stat(path)
 
-    async def upload(self, src: str | os.PathLike[str], dst: str) -> Copied:
+    async def upload(
+        self,
+        src: str | os.PathLike[str],
+        dst: str,
+        *,
+        on_progress: OnProgress | None = None,
+    ) -> Copied:
         """Copy a file to `dst`, or the contents of a folder into the folder `dst`.
 
-        Links and empty folders are left out; the links are named in the answer. Raises FileError,
-        InvalidRequest, OSError of this machine.
+        Links go along as links, with the times and modes of everything; what is neither file, folder
+        nor link is left out and named in the answer. `on_progress(bytes, of_all)` is called on the
+        event loop. Raises FileError, InvalidRequest, OSError of this machine.
         """
         await self._ensure_open()
-        return await self._files.upload(Path(src), dst)
+        return await self._files.upload(Path(src), dst, on_progress)
 
-    async def download(self, src: str, dst: str | os.PathLike[str]) -> Copied:
+    async def download(
+        self,
+        src: str,
+        dst: str | os.PathLike[str],
+        *,
+        on_progress: OnProgress | None = None,
+    ) -> Copied:
         """Copy a file to `dst`, or the contents of a folder into the folder `dst`.
 
-        Writes only below `dst`: links of the sandbox are left out and named in the answer, links
-        of this machine are not followed. Raises FileError, OSError of this machine.
+        Writes only below `dst`: links that lead out of `src` and what cannot be read are left out and
+        named in the answer, links of this machine are not followed. `on_progress(bytes, of_all)` is
+        called on the event loop; of a folder, what all are is None. Raises FileError, OSError of this
+        machine.
         """
         await self._ensure_open()
-        return await self._files.download(src, Path(dst))
+        return await self._files.download(src, Path(dst), on_progress)
 
     async def cancel(self, reason: str = "") -> list[str]:
         """Cancel all its actions; their processes die. Returns their ids."""

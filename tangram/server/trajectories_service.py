@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
+from typing import TypeVar
 
 from ..errors import InvalidRequest
 from ..limits import FILE_CHUNK_BYTES, FILE_MODE_DEFAULT, FILE_MODE_MAX, SIZE_BYTES_MAX
@@ -13,6 +14,8 @@ from .answers import file_message, trajectory_message
 from .convert import trajectory_request
 from .dispatcher import Dispatcher
 from .service import Context, method
+
+Part = TypeVar("Part", pb.WriteFileRequest, pb.WriteTreeRequest)
 
 
 class TrajectoriesService(TrajectoriesServicer):
@@ -72,17 +75,39 @@ class TrajectoriesService(TrajectoriesServicer):
     async def WriteFile(
         self, requests: AsyncIterator[pb.WriteFileRequest], context: Context
     ) -> pb.WriteFileResponse:
-        first = await anext(aiter(requests), None)
-        if first is None:
-            raise InvalidRequest(
-                "the first message is missing: it names trajectory and path", field="path"
-            )
+        first = await _first(requests)
         trajectory = validate.identifier(first.trajectory, "trajectory")
         path = _file_path(first.path)
         mode = validate.integer(first.mode, "mode", 0, FILE_MODE_MAX) or FILE_MODE_DEFAULT
         host = await self._dispatcher.sandbox_host(trajectory)
         size = await host.write_file(trajectory, path, mode, _chunks(first, requests))
         return pb.WriteFileResponse(size=size)
+
+    @method
+    async def ReadTree(self, request: pb.ReadTreeRequest, context: Context) -> None:
+        trajectory = validate.identifier(request.trajectory, "trajectory")
+        path = validate.path(request.path, "path") or "."
+        host = await self._dispatcher.sandbox_host(trajectory)
+        chunks = host.read_tree(trajectory, path)
+        try:
+            async for data in chunks:
+                for start in range(0, len(data), FILE_CHUNK_BYTES):
+                    part = data[start : start + FILE_CHUNK_BYTES]
+                    await context.write(pb.ReadTreeResponse(data=part))
+        finally:
+            if isinstance(chunks, AsyncGenerator):
+                await chunks.aclose()
+
+    @method
+    async def WriteTree(
+        self, requests: AsyncIterator[pb.WriteTreeRequest], context: Context
+    ) -> pb.WriteTreeResponse:
+        first = await _first(requests)
+        trajectory = validate.identifier(first.trajectory, "trajectory")
+        path = validate.path(first.path, "path") or "."
+        host = await self._dispatcher.sandbox_host(trajectory)
+        files, size = await host.write_tree(trajectory, path, _chunks(first, requests))
+        return pb.WriteTreeResponse(files=files, size=size)
 
     @method
     async def ListFiles(
@@ -110,16 +135,23 @@ def _file_path(path: str) -> str:
     return validate.path(path, "path")
 
 
-async def _chunks(
-    first: pb.WriteFileRequest, rest: AsyncIterator[pb.WriteFileRequest]
-) -> AsyncGenerator[bytes, None]:
+async def _first(requests: AsyncIterator[Part]) -> Part:
+    first = await anext(aiter(requests), None)
+    if first is None:
+        raise InvalidRequest(
+            "the first message is missing: it names trajectory and path", field="path"
+        )
+    return first
+
+
+async def _chunks(first: Part, rest: AsyncIterator[Part]) -> AsyncGenerator[bytes, None]:
     # A client's messages may be larger than what a manager is handed at a time.
     for start in range(0, len(first.data), FILE_CHUNK_BYTES):
         yield first.data[start : start + FILE_CHUNK_BYTES]
     async for request in rest:
         if request.path or request.trajectory:
             raise InvalidRequest(
-                "only the first message names trajectory and path: one call writes one file",
+                "only the first message names trajectory and path: one call writes one of them",
                 field="path",
             )
         for start in range(0, len(request.data), FILE_CHUNK_BYTES):

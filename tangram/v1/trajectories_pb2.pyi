@@ -191,6 +191,38 @@ class WriteFileResponse(_message.Message):
     size: int
     def __init__(self, size: _Optional[int] = ...) -> None: ...
 
+class ReadTreeRequest(_message.Message):
+    __slots__ = ("trajectory", "path")
+    TRAJECTORY_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    trajectory: str
+    path: str
+    def __init__(self, trajectory: _Optional[str] = ..., path: _Optional[str] = ...) -> None: ...
+
+class ReadTreeResponse(_message.Message):
+    __slots__ = ("data",)
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    def __init__(self, data: _Optional[bytes] = ...) -> None: ...
+
+class WriteTreeRequest(_message.Message):
+    __slots__ = ("trajectory", "path", "data")
+    TRAJECTORY_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    trajectory: str
+    path: str
+    data: bytes
+    def __init__(self, trajectory: _Optional[str] = ..., path: _Optional[str] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class WriteTreeResponse(_message.Message):
+    __slots__ = ("files", "size")
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    files: int
+    size: int
+    def __init__(self, files: _Optional[int] = ..., size: _Optional[int] = ...) -> None: ...
+
 class FileInfo(_message.Message):
     __slots__ = ("name", "kind", "size", "mode", "modified_unix_s", "target")
     NAME_FIELD_NUMBER: _ClassVar[int]

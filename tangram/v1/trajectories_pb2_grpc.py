@@ -64,6 +64,16 @@ class TrajectoriesStub(object):
                 request_serializer=tangram_dot_v1_dot_trajectories__pb2.WriteFileRequest.SerializeToString,
                 response_deserializer=tangram_dot_v1_dot_trajectories__pb2.WriteFileResponse.FromString,
                 _registered_method=True)
+        self.ReadTree = channel.unary_stream(
+                '/tangram.v1.Trajectories/ReadTree',
+                request_serializer=tangram_dot_v1_dot_trajectories__pb2.ReadTreeRequest.SerializeToString,
+                response_deserializer=tangram_dot_v1_dot_trajectories__pb2.ReadTreeResponse.FromString,
+                _registered_method=True)
+        self.WriteTree = channel.stream_unary(
+                '/tangram.v1.Trajectories/WriteTree',
+                request_serializer=tangram_dot_v1_dot_trajectories__pb2.WriteTreeRequest.SerializeToString,
+                response_deserializer=tangram_dot_v1_dot_trajectories__pb2.WriteTreeResponse.FromString,
+                _registered_method=True)
         self.ListFiles = channel.unary_unary(
                 '/tangram.v1.Trajectories/ListFiles',
                 request_serializer=tangram_dot_v1_dot_trajectories__pb2.ListFilesRequest.SerializeToString,
@@ -117,6 +127,18 @@ class TrajectoriesServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadTree(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WriteTree(self, request_iterator, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListFiles(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -161,6 +183,16 @@ def add_TrajectoriesServicer_to_server(servicer, server):
                     servicer.WriteFile,
                     request_deserializer=tangram_dot_v1_dot_trajectories__pb2.WriteFileRequest.FromString,
                     response_serializer=tangram_dot_v1_dot_trajectories__pb2.WriteFileResponse.SerializeToString,
+            ),
+            'ReadTree': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadTree,
+                    request_deserializer=tangram_dot_v1_dot_trajectories__pb2.ReadTreeRequest.FromString,
+                    response_serializer=tangram_dot_v1_dot_trajectories__pb2.ReadTreeResponse.SerializeToString,
+            ),
+            'WriteTree': grpc.stream_unary_rpc_method_handler(
+                    servicer.WriteTree,
+                    request_deserializer=tangram_dot_v1_dot_trajectories__pb2.WriteTreeRequest.FromString,
+                    response_serializer=tangram_dot_v1_dot_trajectories__pb2.WriteTreeResponse.SerializeToString,
             ),
             'ListFiles': grpc.unary_unary_rpc_method_handler(
                     servicer.ListFiles,
@@ -335,6 +367,60 @@ class Trajectories(object):
             '/tangram.v1.Trajectories/WriteFile',
             tangram_dot_v1_dot_trajectories__pb2.WriteFileRequest.SerializeToString,
             tangram_dot_v1_dot_trajectories__pb2.WriteFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadTree(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tangram.v1.Trajectories/ReadTree',
+            tangram_dot_v1_dot_trajectories__pb2.ReadTreeRequest.SerializeToString,
+            tangram_dot_v1_dot_trajectories__pb2.ReadTreeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WriteTree(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/tangram.v1.Trajectories/WriteTree',
+            tangram_dot_v1_dot_trajectories__pb2.WriteTreeRequest.SerializeToString,
+            tangram_dot_v1_dot_trajectories__pb2.WriteTreeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tangram.managers.cpu.sandbox.agent import files, transfers, wire
+from tangram.managers.cpu.sandbox.agent import files, transfers, trees, wire
 from tangram.managers.cpu.sandbox.channel import Channel
 from tangram.managers.cpu.sandbox.listener import AgentListener
 from tangram.managers.errors import FileProblem, SandboxDied
+from tangram.managers.tar_stream import MORE, Piece
 from tests.managers.agents import DEADLINE_S, Running, eventually, running
 
 
@@ -168,3 +169,62 @@ async def test_file_calls_are_the_default_users(folder: Path) -> None:
         assert (status.st_uid, status.st_gid) == (4242, 4243)
         _, output = await sandbox.run("id -u", user="root")
         assert output.stdout == b"0\n"
+
+
+async def tree(channel: Channel, path: str) -> dict[str, Piece]:
+    """The first pieces of all entries, by name."""
+    portions = [portion async for portion in channel.read_tree(path)]
+    return {piece.name: piece for portion in portions for piece in portion if piece.kind != MORE}
+
+
+async def test_a_tree_tells_of_what_cannot_be_copied(child: Running) -> None:
+    (child.folder / "tree" / "open").mkdir(parents=True)
+    (child.folder / "tree" / "open" / "file").write_bytes(b"text")
+    os.mkfifo(child.folder / "tree" / "fifo")
+    (child.folder / "tree" / "loop").symlink_to(".")
+    found = await tree(child.channel, "tree")
+    assert {name: piece.kind for name, piece in found.items()} == {
+        "fifo": "other",
+        "loop": "symlink",
+        "open": "directory",
+        "open/file": "file",
+    }
+
+
+async def test_a_tree_that_is_made_to_be_endless_says_so(child: Running) -> None:
+    path = child.folder / "tree" / "/".join(["d"] * trees.MAX_DEPTH)
+    path.mkdir(parents=True)
+    with pytest.raises(FileProblem, match="folders deep") as caught:
+        await tree(child.channel, "tree")
+    assert caught.value.code == "ELOOP"
+
+
+async def test_locked_folders_are_filled_before_they_are_locked(sandbox: Running) -> None:
+    async def portions() -> AsyncIterator[list[Piece]]:
+        yield [Piece("locked", "directory", mode=0o500)]
+        yield [Piece("locked/in/file", "file", 4, 0o400, 1e9, data=b"text")]
+        yield [Piece("locked/in", "directory", 0, 0o500, 2e9)]
+
+    assert await sandbox.channel.write_tree("made", portions()) == (1, 4)
+    found = await tree(sandbox.channel, "made")
+    assert [(piece.mode, piece.modified_unix_s) for piece in found.values()][1:] == [
+        (0o500, 2e9),
+        (0o400, 1e9),
+    ]
+    assert found["locked"].mode == 0o500
+
+
+async def test_an_abandoned_tree_leaves_no_half_file(child: Running) -> None:
+    half_written, for_ever = asyncio.Event(), asyncio.Event()
+
+    async def portions() -> AsyncIterator[list[Piece]]:
+        yield [Piece("file", "file", 9, data=b"half", last=False)]
+        half_written.set()
+        await for_ever.wait()
+
+    writing = asyncio.create_task(child.channel.write_tree("made", portions()))
+    await half_written.wait()
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    await eventually(lambda: not os.listdir(child.folder / "made"), "an empty folder")

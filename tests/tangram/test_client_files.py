@@ -50,18 +50,65 @@ async def test_a_tree_goes_up_and_comes_down_the_same(
     (source / "run.sh").write_text("true")
     (source / "run.sh").chmod(0o755)
     (source / "sub" / "data").write_bytes(b"\0\1")
+    (source / "empty").mkdir()
     (source / "outside").symlink_to("/etc/passwd")
-    (source / "sub" / "up").symlink_to("..")
+    (source / "sub" / "up").symlink_to("../run.sh")
+    os.mkfifo(source / "fifo")
+    os.utime(source / "run.sh", (1_500_000_000, 1_500_000_000))
     copied = await trajectory.upload(source, "tree")
-    assert (copied.files, copied.size) == (2, 6)
-    assert set(copied.skipped) == {"outside", "sub/up"}
+    assert (copied.files, copied.size, copied.skipped) == (2, 6, ("fifo",))
     copied = await trajectory.download("tree", target)
-    assert (copied.files, copied.size, copied.skipped) == (2, 6, ())
+    assert (copied.files, copied.size, copied.skipped) == (2, 6, ("outside",))
     assert sorted(str(path.relative_to(target)) for path in target.rglob("*")) == [
-        *("run.sh", "sub", "sub/data")
+        *("empty", "run.sh", "sub", "sub/data", "sub/up")
     ]
     assert (target / "sub" / "data").read_bytes() == b"\0\1"
-    assert (target / "run.sh").stat().st_mode & 0o777 == 0o755
+    assert os.readlink(target / "sub" / "up") == "../run.sh"
+    status = (target / "run.sh").stat()
+    assert (status.st_mode & 0o777, status.st_mtime) == (0o755, 1_500_000_000)
+
+
+async def test_a_large_file_in_a_tree_and_alone_tells_how_far_it_is(
+    trajectory: AsyncTrajectory, tmp_path: Path
+) -> None:
+    size = 3_500_000
+    (tmp_path / "big").write_bytes(os.urandom(size))
+    told: dict[str, list[tuple[int, int | None]]] = {"file": [], "tree": [], "back": []}
+    await trajectory.upload(
+        tmp_path / "big", "one", on_progress=lambda *said: told["file"].append(said)
+    )
+    await trajectory.upload(tmp_path, "tree", on_progress=lambda *said: told["tree"].append(said))
+    await trajectory.download(
+        "one", tmp_path / "back", on_progress=lambda *said: told["back"].append(said)
+    )
+    assert (tmp_path / "back").read_bytes() == (tmp_path / "big").read_bytes()
+    assert await trajectory.read_file("tree/big") == (tmp_path / "big").read_bytes()
+    for said in told.values():
+        assert said == sorted(said) and len(said) >= 3
+        assert said[-1] == (size, size)
+
+
+@pytest.mark.parametrize(
+    ("target", "stays"),
+    [
+        ("/etc/passwd", False),
+        ("../..", False),
+        ("../../out", False),
+        ("inner/../../..", False),
+        ("inner/../x", False),
+        ("..", True),
+        ("../file", True),
+        ("inner", True),
+    ],
+)
+async def test_a_link_that_could_lead_out_is_left_out_of_a_download(
+    trajectory: AsyncTrajectory, tmp_path: Path, target: str, stays: bool
+) -> None:
+    await trajectory.write_file("tree/file", "text")
+    await trajectory.exec(["link", target, "tree/sub/link"])
+    copied = await trajectory.download("tree", tmp_path / "target")
+    assert copied.skipped == (() if stays else ("sub/link",))
+    assert (tmp_path / "target" / "sub" / "link").is_symlink() is stays
 
 
 async def test_a_single_file_goes_to_its_name_or_into_a_folder(
@@ -100,13 +147,3 @@ async def test_a_download_writes_nothing_through_a_link(
     with pytest.raises(FileError, match="is a link"):
         await trajectory.download("tree", target)
     assert not list(outside.iterdir())
-
-
-async def test_a_link_in_the_sandbox_is_left_out_of_a_download(
-    trajectory: AsyncTrajectory, tmp_path: Path
-) -> None:
-    await trajectory.exec(["link", "/etc/passwd", "tree/link"])
-    await trajectory.write_file("tree/file", "text")
-    copied = await trajectory.download("tree", tmp_path / "target")
-    assert copied.skipped == ("tree/link",)
-    assert [path.name for path in (tmp_path / "target").iterdir()] == ["file"]

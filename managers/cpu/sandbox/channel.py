@@ -14,6 +14,7 @@ from typing import Any
 
 from ...base import ExecSpec, FileInfo, OutputSink, Stream
 from ...errors import FileProblem, PermanentError, SandboxClosed, SandboxDied
+from ...tar_stream import Piece
 from .agent import wire
 from .messages import (
     AgentResult,
@@ -22,6 +23,8 @@ from .messages import (
     exec_fields,
     file_info,
     frame_of,
+    piece_fields,
+    piece_of,
     result_of,
     sentence_of,
 )
@@ -183,7 +186,45 @@ class Channel:
                 complete = True
                 return int(reply["size"])
             except FileProblem as problem:
-                raise FileProblem(problem.code, path, sentence_of(problem)) from problem
+                raise _of_path(problem, path) from problem
+            finally:
+                if not complete:
+                    self._tell("abort", id=number)
+
+    async def read_tree(self, path: str) -> AsyncIterator[list[Piece]]:
+        """Everything below a folder, in portions of about 1 MiB. Raises FileProblem."""
+        async with self._transfers:
+            number, last = next(self._numbers), False
+            try:
+                reply = await self._call("read-tree", number, path=as_bytes(path))
+                while True:
+                    last = reply["last"]
+                    yield [piece_of(fields) for fields in reply["pieces"]]
+                    if last:
+                        return
+                    reply = await self._call("more", number)
+            except FileProblem as problem:
+                raise _of_path(problem, path) from problem
+            finally:
+                if not last:
+                    self._tell("abort", id=number)
+
+    async def write_tree(self, path: str, portions: AsyncIterator[list[Piece]]) -> tuple[int, int]:
+        """Write entries below a folder, which is made if missing; each file appears when it is
+        whole. Returns how many files and bytes. Raises FileProblem; what was written stays then."""
+        async with self._transfers:
+            number, complete = next(self._numbers), False
+            try:
+                request = {"pieces": [], "last": False}
+                await self._call("write-tree", number, path=as_bytes(path), **request)
+                async for portion in portions:
+                    fields = [piece_fields(piece) for piece in portion]
+                    await self._call("pieces", number, pieces=fields, last=False)
+                reply = await self._call("pieces", number, pieces=[], last=True)
+                complete = True
+                return reply["files"], reply["size"]
+            except FileProblem as problem:
+                raise _of_path(problem, path) from problem
             finally:
                 if not complete:
                     self._tell("abort", id=number)
@@ -305,3 +346,8 @@ class Channel:
                 future.set_exception(error)
         with contextlib.suppress(asyncio.CancelledError):
             self._hello.exception()  # Nobody need be waiting for it.
+
+
+def _of_path(problem: FileProblem, path: str) -> FileProblem:
+    """Answers to later requests of a transfer name no path."""
+    return FileProblem(problem.code, path, sentence_of(problem))

@@ -11,6 +11,7 @@ from typing import Any
 
 from ...base import ExecSpec, FileInfo, Outcome
 from ...errors import FileProblem, PermanentError
+from ...tar_stream import Piece
 from .agent import wire
 
 CORES_PLACEHOLDER = "{cores}"
@@ -129,3 +130,29 @@ def file_info(fields: Mapping[str, Any]) -> FileInfo:
         modified_unix_s=fields["modified"],
         target=as_text(fields["target"]),
     )
+
+
+def piece_of(fields: Mapping[str, Any]) -> Piece:
+    """Raises KeyError, TypeError for what is no piece of a tree."""
+    return Piece(
+        name=fields["name"].decode("utf-8", "surrogateescape"),
+        kind=fields["kind"],
+        size=fields["size"],
+        mode=fields["mode"],
+        modified_unix_s=fields["modified"],
+        target=fields["target"].decode("utf-8", "surrogateescape"),
+        data=fields["data"],
+        last=fields["last"],
+    )
+
+
+def piece_fields(piece: Piece) -> dict[str, Any]:
+    return {
+        "name": as_bytes(piece.name),
+        "kind": piece.kind,
+        "mode": piece.mode,
+        "modified": piece.modified_unix_s,
+        "target": as_bytes(piece.target),
+        "data": piece.data,
+        "last": piece.last,
+    }

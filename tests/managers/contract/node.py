@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from tangram.managers.base import (
     ExecSpec,
@@ -17,6 +17,7 @@ from tangram.managers.base import (
     SandboxSpec,
     Stream,
 )
+from tangram.managers.tar_stream import MORE, TAR_END, Piece, from_tar, to_tar
 from tangram.scheduler.model import CORES, ResourceId
 from tests.managers.contract.commands import Argv, Commands
 
@@ -164,3 +165,23 @@ class Node:
             yield data
 
         return await self.host.write_file(trajectory, path, mode, chunks())
+
+    async def read_tree(self, trajectory: str, path: str) -> dict[str, Piece]:
+        """Whole entries by name."""
+        found: dict[str, Piece] = {}
+        async for portion in from_tar(self.host.read_tree(trajectory, path)):
+            for piece in portion:
+                before = found.get(piece.name, piece)
+                data = before.data + piece.data if piece.kind == MORE else piece.data
+                found[piece.name] = replace(before, data=data, last=True)
+        return found
+
+    async def write_tree(
+        self, trajectory: str, path: str, pieces: Iterable[Piece]
+    ) -> tuple[int, int]:
+        async def chunks() -> AsyncIterator[bytes]:
+            for piece in pieces:
+                yield to_tar(piece)
+            yield TAR_END
+
+        return await self.host.write_tree(trajectory, path, chunks())

@@ -43,6 +43,13 @@ class Fields:
             raise ValueError(f"field {name} must be a list of bytes without NUL")
         return values  # type: ignore[return-value]
 
+    def each(self, name: str) -> "list[Fields]":
+        """A list of dicts."""
+        values: "list[object]" = self._of(name, list, "a list")  # type: ignore[assignment]
+        if not all(isinstance(value, dict) for value in values):
+            raise ValueError(f"field {name} must be a list of dicts")
+        return [Fields(value) for value in values]  # type: ignore[arg-type]
+
     def cores(self, name: str) -> "list[int] | None":
         """None where they are missing."""
         values = self._fields.get(name)

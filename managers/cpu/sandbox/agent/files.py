@@ -17,10 +17,14 @@ TEMPORARY_PREFIX = b".tangram-"
 class Write:
     """A file being written: into a temporary file beside it, renamed over it at the end."""
 
-    def __init__(self, path: bytes, mode: int) -> None:
+    def __init__(
+        self, folder: int, name: bytes, mode: int, modified: "float | None" = None
+    ) -> None:
+        """`folder` is an open descriptor, which is closed with the file."""
         self._mode = mode
-        self._folder, self._name = _open_parent(path)
-        self._temporary = TEMPORARY_PREFIX + posix.urandom(8).hex().encode()
+        self._modified = modified
+        self._folder, self._name = folder, name
+        self._temporary = temporary_name()
         self._size = 0
         flags = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC
         try:
@@ -37,6 +41,8 @@ class Write:
             view = view[written:]
         if last:
             posix.fchmod(self._fd, self._mode)
+            if self._modified is not None:
+                posix.utime(self._fd, (self._modified, self._modified))
             folder = self._folder
             posix.rename(self._temporary, self._name, src_dir_fd=folder, dst_dir_fd=folder)
             self._temporary = b""
@@ -58,7 +64,7 @@ class Read:
     """A regular file being read, one chunk per request of the server. `limit` 0 is all."""
 
     def __init__(self, path: bytes, offset: int, limit: int) -> None:
-        self._fd = _open_regular(path, offset)
+        self._fd = open_regular(path, offset)
         self._left = limit or 1 << 62
 
     def chunk(self) -> "dict[str, object]":
@@ -73,9 +79,14 @@ class Read:
         posix.close(self._fd)
 
 
+def temporary_name() -> bytes:
+    """Of something that is renamed at once when it is whole."""
+    return TEMPORARY_PREFIX + posix.urandom(8).hex().encode()
+
+
 def stat_file(path: bytes) -> "dict[str, object]":
     name = path.rstrip(b"/").rpartition(b"/")[2] or b"/"
-    return _describe(name, path, posix.lstat(path))
+    return describe(name, path, posix.lstat(path))
 
 
 def list_folder(path: bytes) -> "dict[str, object]":
@@ -88,7 +99,7 @@ def list_folder(path: bytes) -> "dict[str, object]":
                 raise OSError(errno.EOVERFLOW, message)
             try:
                 status = entry.stat(follow_symlinks=False)
-                described = _describe(entry.name, entry.path, status)
+                described = describe(entry.name, entry.path, status)
             except FileNotFoundError:  # Removed since the folder was read.
                 continue
             entries.append(described)
@@ -97,7 +108,7 @@ def list_folder(path: bytes) -> "dict[str, object]":
     return {"entries": entries}
 
 
-def _describe(name: bytes, path: bytes, status: "posix.stat_result") -> "dict[str, object]":
+def describe(name: bytes, path: bytes, status: "posix.stat_result") -> "dict[str, object]":
     kind, target = "other", b""
     if _stat.S_ISREG(status.st_mode):
         kind = "file"
@@ -115,9 +126,10 @@ def _describe(name: bytes, path: bytes, status: "posix.stat_result") -> "dict[st
     }
 
 
-def _open_regular(path: bytes, offset: int) -> int:
+def open_regular(path: bytes, offset: int = 0, flags: int = 0) -> int:
     """A regular file opened for reading: a FIFO or a device would not end, or never open."""
-    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK | posix.O_NOCTTY)
+    flags |= posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK | posix.O_NOCTTY
+    fd = posix.open(path, flags)
     try:
         mode = posix.fstat(fd).st_mode
         if _stat.S_ISDIR(mode):
@@ -131,7 +143,7 @@ def _open_regular(path: bytes, offset: int) -> int:
     return fd
 
 
-def _open_parent(path: bytes) -> "tuple[int, bytes]":
+def open_parent(path: bytes) -> "tuple[int, bytes]":
     """The file's folder, made with its parents if missing, and the file's name in it. A symlink
     that stands there is replaced itself, as a rename does; its target stays what it was."""
     folder, _, name = path.rpartition(b"/")

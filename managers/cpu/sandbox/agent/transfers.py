@@ -1,18 +1,19 @@
-"""The server's file requests, done as the session's user; reads and writes in several messages."""
+"""The server's file requests, done as the session's user; files and trees in several messages."""
 
 import errno
 
 from .connection import Connection
 from .fields import Fields
-from .files import Read, Write, list_folder, stat_file
+from .files import Read, Write, list_folder, open_parent, stat_file
 from .session import Session
+from .trees import ReadTree, WriteTree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_TRANSFERS = 64
-"""File reads and writes open at once."""
+"""Files and trees being read or written at once."""
 
 
 class Transfers:
@@ -21,7 +22,7 @@ class Transfers:
     def __init__(self, connection: Connection, session: Session) -> None:
         self._connection = connection
         self._session = session
-        self._open: "dict[int, Read | Write]" = {}
+        self._open: "dict[int, Read | Write | ReadTree | WriteTree]" = {}
         connection.handlers.update(
             {
                 "stat": self._on_stat,
@@ -30,6 +31,9 @@ class Transfers:
                 "more": self._on_more,
                 "write": self._on_write,
                 "chunk": self._on_chunk,
+                "read-tree": self._on_read_tree,
+                "write-tree": self._on_write_tree,
+                "pieces": self._on_pieces,
                 "abort": self._on_abort,
             }
         )
@@ -59,10 +63,20 @@ class Transfers:
     def _on_more(self, fields: Fields) -> None:
         number = fields.integer("id")
         read = self._open.get(number)
-        if isinstance(read, Read):
+        if isinstance(read, (Read, ReadTree)):
             self._answer(number, b"", lambda: self._next_chunk(number, read))
 
-    def _next_chunk(self, number: int, read: Read) -> "dict[str, object]":
+    def _on_read_tree(self, fields: Fields) -> None:
+        number = fields.integer("id")
+
+        def begin(path: bytes) -> "dict[str, object]":
+            self._check(number)
+            self._open[number] = read = ReadTree(path)
+            return self._next_chunk(number, read)
+
+        self._answer_of_path(fields, begin)
+
+    def _next_chunk(self, number: int, read: "Read | ReadTree") -> "dict[str, object]":
         chunk = read.chunk()
         if chunk["last"]:
             self._end(number)
@@ -73,7 +87,7 @@ class Transfers:
 
         def begin(path: bytes) -> "dict[str, object]":
             self._check(number)
-            self._open[number] = write = Write(path, mode)
+            self._open[number] = write = Write(*open_parent(path), mode)
             return self._add_chunk(number, write, fields)
 
         self._answer_of_path(fields, begin)
@@ -87,6 +101,29 @@ class Transfers:
     def _add_chunk(self, number: int, write: Write, fields: Fields) -> "dict[str, object]":
         last = fields.flag("last")
         reply = write.add(fields.data("data"), last)
+        if last:
+            self._end(number)
+        return reply
+
+    def _on_write_tree(self, fields: Fields) -> None:
+        number = fields.integer("id")
+
+        def begin(path: bytes) -> "dict[str, object]":
+            self._check(number)
+            self._open[number] = write = WriteTree(path)
+            return self._add_pieces(number, write, fields)
+
+        self._answer_of_path(fields, begin)
+
+    def _on_pieces(self, fields: Fields) -> None:
+        number = fields.integer("id")
+        write = self._open.get(number)
+        if isinstance(write, WriteTree):  # Else it failed before, and the server knows.
+            self._answer(number, b"", lambda: self._add_pieces(number, write, fields))
+
+    def _add_pieces(self, number: int, write: WriteTree, fields: Fields) -> "dict[str, object]":
+        last = fields.flag("last")
+        reply = write.add(fields.each("pieces"), last)
         if last:
             self._end(number)
         return reply

@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PROTOCOL = (2, 0)
+PROTOCOL = (2, 1)
 """Major, minor. Server and agent work one minor version apart."""
 
 KIB = 1024
