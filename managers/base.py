@@ -268,6 +268,11 @@ class SandboxHost(Protocol):
         """How many there are by state: starting, idle, running."""
         ...
 
+    def corrections(self) -> Mapping[str, int]:
+        """How often a control file had to be put right since somebody else had changed it, by its
+        name."""
+        ...
+
     def describe(self) -> NodeDescription:
         """For `status`: the default launcher and its limits."""
         ...

@@ -57,6 +57,8 @@ class SandboxCgroup:
         """What changes or is read with every action, kept open: opening a file costs five times as
         much as writing it."""
         self._closed = False
+        self._wanted: dict[str, Setting] = {}
+        """By file, what was set last of that which changes often."""
         self._all_cores = all_cores
 
     def add(self, pid: int) -> None:
@@ -100,6 +102,18 @@ class SandboxCgroup:
     def boost(self, on: bool) -> None:
         """The weight of one core for a parked sandbox, or the least again."""
         self._set(self._dialect.weight(1 if on else 0))
+
+    def put_right(self) -> tuple[str, ...]:
+        """Set cores, quota and weight again where they do not read as they were set: `systemctl
+        daemon-reload` and `docker update` put values back. Returns the files that differed."""
+        wrong = [
+            setting
+            for file, setting in self._wanted.items()
+            if _read(self._folders[setting.controller] / file).strip() != setting.value
+        ]
+        for setting in wrong:
+            self._set(setting)
+        return tuple(setting.file for setting in wrong)
 
     def oom_kills(self) -> int:
         return self._count(self._dialect.oom_kills)
@@ -169,6 +183,7 @@ class SandboxCgroup:
         """Alike, for what changes often. Written even if it should be there: systemd and `docker
         update` put values back behind our back, and looking first costs as much as writing."""
         if setting.controller in self._folders:
+            self._wanted[setting.file] = setting
             fd = self._kept_open(setting.controller, setting.file, os.O_WRONLY)
             _rewrite(fd, setting.value)
 

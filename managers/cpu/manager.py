@@ -39,6 +39,7 @@ from ..errors import (
 from ..tar_stream import TAR_END, from_tar, to_tar
 from .assemble import LauncherBuilder
 from .claim import Claim, make_claim
+from .drift import DriftWatch
 from .held import ENDS_WHOLE, HeldSandbox, Run, judge
 from .launchers import Launchers
 from .sandbox.base import Sandbox
@@ -68,6 +69,7 @@ class CpuManager(Manager):
         self._held: dict[str, HeldSandbox] = {}
         watched = (self._held.values, self.kill, self._destroy)
         self._watches = (DiskWatch(*watched), MemoryWatch(*watched))
+        self._drift = DriftWatch(self._held.values)
         self._closing = False
 
     @classmethod
@@ -206,7 +208,7 @@ class CpuManager(Manager):
 
     async def aclose(self) -> None:
         self._closing = True
-        for watch in self._watches:
+        for watch in (*self._watches, self._drift):
             await watch.aclose()
         closings = [self.close(trajectory) for trajectory in list(self._held)]
         outcomes = await asyncio.gather(*closings, return_exceptions=True)
@@ -245,6 +247,7 @@ class CpuManager(Manager):
             raise
         for watch in self._watches:
             watch.wake(sandbox)
+        self._drift.wake()
         return SandboxInfo(spec.trajectory, sandbox.launcher, sandbox.workdir, sandbox.limits)
 
     async def close(self, trajectory: str) -> None:
@@ -290,6 +293,9 @@ class CpuManager(Manager):
         for held in self._held.values():
             counts[held.state] += 1
         return counts
+
+    def corrections(self) -> Mapping[str, int]:
+        return self._drift.corrected
 
     def describe(self) -> NodeDescription:
         default = self._launchers.default

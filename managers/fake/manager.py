@@ -318,6 +318,9 @@ class FakeManager(Manager):
             counts[state if sandbox.ready else "starting"] += 1
         return counts
 
+    def corrections(self) -> Mapping[str, int]:
+        return {}
+
     def describe(self) -> NodeDescription:
         return NodeDescription("fake", LIMITS)
 

@@ -224,20 +224,21 @@ class _PoolCollector(Collector):
         yield from self._families()
 
     def collect(self) -> Iterator[Metric]:
-        units, waiting = self._families()
+        units, waiting, corrections = self._families()
         status = self._status()
         for node in status.nodes:
             _add(units, "cores", node.name, node.cores)
             _add(units, "memory", node.name, node.memory)
+            for file, count in node.corrections.items():
+                corrections.add_metric((node.name, file), count)
         for quota in status.quotas:
             free = max(0, quota.limit - quota.in_use)
             _add(units, f"quota:{quota.name}", "", Units(quota.limit, quota.in_use, free))
         for (kind, reason), amount in _waiting_by_kind(status).items():
             waiting.add_metric((kind, reason), amount)
-        yield units
-        yield waiting
+        yield from (units, waiting, corrections)
 
-    def _families(self) -> tuple[GaugeMetricFamily, GaugeMetricFamily]:
+    def _families(self) -> tuple[GaugeMetricFamily, GaugeMetricFamily, CounterMetricFamily]:
         return (
             GaugeMetricFamily(
                 "tangram_units",
@@ -248,6 +249,11 @@ class _PoolCollector(Collector):
                 "tangram_waiting_units",
                 "Units that waiting actions need at least, on all nodes, by why they wait.",
                 labels=("resource", "reason"),
+            ),
+            CounterMetricFamily(
+                "tangram_corrected_limits",
+                "Cores, quotas and weights of leases that somebody else had changed, put right.",
+                labels=("node", "file"),
             ),
         )
 

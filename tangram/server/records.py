@@ -189,6 +189,8 @@ class NodeStatus:
     memory: Units
     limits: Mapping[str, str]
     sandboxes: Mapping[str, int]
+    corrections: Mapping[str, int]
+    """Control file -> how often it was put right."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,6 +176,7 @@ def _node_status(scheduler: Scheduler, manager: Manager, now: float) -> NodeStat
         memory=_units(scheduler, ResourceId(MEMORY, manager.node), now),
         limits=description.limits,
         sandboxes=manager.sandboxes(),
+        corrections=manager.corrections(),
     )
 
 

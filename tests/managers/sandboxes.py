@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -11,6 +12,13 @@ from tangram.managers.cpu.sandbox.base import Sandbox
 
 _NUMBERS = count(1)
 TIMEOUT_S = 20.0
+
+
+def short_folder() -> Path:
+    """Paths of sockets are short, and a sandbox's own user must be able to pass through."""
+    folder = Path(tempfile.mkdtemp(prefix="tangram-", dir="/tmp"))
+    folder.chmod(0o711)
+    return folder
 
 
 @dataclass

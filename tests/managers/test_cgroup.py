@@ -230,10 +230,17 @@ def test_v2_a_group_that_stays_busy_is_an_error(model: ModelV2, v2: Cgroups) -> 
 
 def test_v2_a_value_changed_behind_our_back_is_put_right(model: ModelV2, v2: Cgroups) -> None:
     group = v2.create("a")
+    folder = model.root / v2.relative / "s-a"
     group.set_cores((1,))
-    (model.root / v2.relative / "s-a" / "cpuset.cpus").write_text("0-3\n")
+    (folder / "cpuset.cpus").write_text("0-3\n")
     group.set_cores((1,))
     assert read(v2, "a", "cpuset.cpus") == "1"
+    assert group.put_right() == ()
+    (folder / "cpuset.cpus").write_text("0-3\n")
+    (folder / "cpu.max").write_text("max 100000\n")
+    assert group.put_right() == ("cpuset.cpus", "cpu.max")
+    assert (read(v2, "a", "cpuset.cpus"), read(v2, "a", "cpu.max")) == ("1", "100000 100000")
+    assert group.put_right() == ()
 
 
 def test_a_controller_that_the_kernel_does_not_offer_leaves_a_soft_limit(
@@ -330,6 +337,20 @@ def test_v1_settings_are_read_back_from_the_kernel(v1: Cgroups) -> None:
     assert read(v1, "a", "cpu.shares") == "1024"
     group.boost(False)
     assert read(v1, "a", "cpu.shares") == "2"
+
+
+def test_v1_values_changed_behind_our_back_are_put_right(v1: Cgroups) -> None:
+    group = v1.create("a")
+    group.set_cores((0,))
+    for controller, file, other in (
+        ("cpuset", "cpuset.cpus", "0-1"),
+        ("cpu", "cpu.cfs_quota_us", "-1"),
+        ("cpu", "cpu.shares", "2"),
+    ):
+        assert group.put_right() == ()
+        (ROOT / controller / v1.relative / "s-a" / file).write_text(other)
+        assert group.put_right() == (file,)
+    assert read(v1, "a", "cpuset.cpus") == "0"
 
 
 def test_v1_memory_can_be_lowered_and_raised(v1: Cgroups) -> None:

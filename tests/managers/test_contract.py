@@ -10,7 +10,6 @@ import asyncio
 import errno
 import os
 import shutil
-import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +31,7 @@ from tangram.managers.opening import open_cpu_manager
 from tangram.managers.tar_stream import Piece, to_tar
 from tests.managers.contract.commands import FakeCommands, RealCommands
 from tests.managers.contract.node import Node, Recorder, unique
+from tests.managers.sandboxes import short_folder
 from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -39,13 +39,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 KINDS = ["fake", "bubblewrap", pytest.param("docker", marks=pytest.mark.docker)]
 SOON_S = 3.0
 """A kill must have ended everything by then; alone it takes some milliseconds."""
-
-
-def _short_folder() -> Path:
-    """Paths of sockets are short, and a sandbox's own user must be able to pass through."""
-    folder = Path(tempfile.mkdtemp(prefix="tangram-", dir="/tmp"))
-    folder.chmod(0o711)
-    return folder
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=KINDS)
@@ -57,7 +50,7 @@ async def shared_node(request: pytest.FixtureRequest) -> AsyncIterator[Node]:
         assert fake.violations == []
         return
     image = request.getfixturevalue("docker_image") if request.param == "docker" else ""
-    folder = _short_folder()
+    folder = short_folder()
     config = NodeConfig(
         launcher=request.param,
         instance=f"contract-{request.param}-{os.getpid()}",

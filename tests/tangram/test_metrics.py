@@ -31,7 +31,9 @@ QUEUES = (
     QueueStatus(ResourceId("quota:search"), 3, "rate", 3, {WaitReason.RATE: 3}),
 )
 STATUS = PoolStatus(
-    nodes=(NodeStatus("node0", "fake", Units(4, 3, 1), Units(100, 40, 60), {}, {}),),
+    nodes=(
+        NodeStatus("node0", "fake", Units(4, 3, 1), Units(100, 40, 60), {}, {}, {"cpuset.cpus": 2}),
+    ),
     quotas=(QuotaStatus("search", 5, 2, "", None),),
     queues=QUEUES,
     tasks=(),
@@ -93,6 +95,7 @@ def test_gauges_show_the_pool_as_of_the_scrape() -> None:
     assert found["tangram_units", ("node0", "cores", "granted")] == 3
     assert found["tangram_units", ("node0", "memory", "free")] == 60
     assert found["tangram_units", ("", "quota:search", "free")] == 3
+    assert found["tangram_corrected_limits_total", ("cpuset.cpus", "node0")] == 2
     now[0] = PoolStatus((), (), (), (), 2.0, ())
     assert not [key for key in samples(metrics) if key[0] == "tangram_units"]
 

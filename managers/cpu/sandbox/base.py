@@ -52,6 +52,11 @@ class Sandbox(ABC):
         rewritten). None parks it: the parking set with the least weight. 0.2 ms where the cgroup
         tree is writable."""
 
+    def put_right(self) -> tuple[str, ...]:
+        """Set again what `confine` and `boost` set, where somebody else changed it, and return the
+        control files that differed. Cheap; raises OSError once it is gone."""
+        return ()
+
     @abstractmethod
     def boost(self, on: bool) -> None:
         """Full weight while a file call is served although it is parked. Cheap, never raises."""

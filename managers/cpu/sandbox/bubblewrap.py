@@ -84,6 +84,9 @@ class BubblewrapSandbox(Sandbox):
                 raise
             raise SandboxDied(f"the sandbox of {self.trajectory} is gone") from error
 
+    def put_right(self) -> tuple[str, ...]:
+        return self.cgroup.put_right() if self.cgroup is not None else ()
+
     def boost(self, on: bool) -> None:
         if self.cgroup is None or not self._parked:
             return

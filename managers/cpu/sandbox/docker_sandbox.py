@@ -80,6 +80,9 @@ class DockerSandbox(Sandbox):
             ) from problem
         self._parked = cores is None
 
+    def put_right(self) -> tuple[str, ...]:
+        return self._cgroup.put_right() if self._cgroup is not None else ()
+
     def boost(self, on: bool) -> None:
         if self._cgroup is None or not self._parked:
             return
