@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from .model import DURATION_MIN_S, ResourceId
 from .placement import reservation
@@ -29,6 +30,10 @@ TIER = 1.0
 """Width of a tier in virtual time: about a second of the whole pool."""
 
 
+Owner: TypeAlias = tuple[str, str]
+"""(tenant, task); a task of no tenant stands for itself."""
+
+
 @dataclass(slots=True)
 class Flow:
     """One task."""
@@ -46,6 +51,7 @@ class Charge:
     """What one of a flow was charged in advance, and what it used up to `since`."""
 
     flow: Flow
+    owner: Owner
     weight: float
     tag: float
     cost: float
@@ -61,24 +67,29 @@ class Charge:
 
 
 class FairQueue:
-    """Tags of those that wait for one kind of service."""
+    """Tags of those that wait for one kind of service.
 
-    def __init__(self) -> None:
-        self.flows: dict[str, Flow] = {}
+    A tenant's weight is divided among those of its tasks that have something to do, by theirs."""
+
+    def __init__(self, weights: Weights) -> None:
+        self.flows: dict[Owner, Flow] = {}
+        self._weights = weights
         self._charges: dict[str, Charge] = {}
+        self._busy: dict[str, dict[str, int]] = {}
+        """Tenant -> its tasks that have something to do -> how much."""
         self._virtual = 0.0
         """The largest tag that was served."""
 
-    def tag(
-        self, name: str, flow_name: str, weight: float, share: float, duration_s: float | None
-    ) -> float:
+    def tag(self, name: str, owner: Owner, share: float, duration_s: float | None) -> float:
         """Where this one begins; its flow's next begins after it."""
-        flow = self._flow(flow_name)
+        flow = self._flow(owner)
         flow.charges += 1
+        self._begin(owner)
+        weight = self._weight(owner)
         lasts_s = max(DURATION_MIN_S, flow.mean_s if duration_s is None else duration_s)
         tag, cost = max(self._virtual, flow.finish), share * lasts_s
         flow.finish = tag + cost / weight
-        self._charges[name] = Charge(flow, weight, tag, cost)
+        self._charges[name] = Charge(flow, owner, weight, tag, cost)
         return tag
 
     def start(self, name: str, share: float, now: float) -> None:
@@ -96,6 +107,7 @@ class FairQueue:
         if charge is None:
             return
         charge.book(now)
+        self._end(charge.owner)
         flow = charge.flow
         flow.charges -= 1
         flow.finish += (charge.used - charge.cost) / charge.weight
@@ -103,42 +115,60 @@ class FairQueue:
             flow.seen = min(flow.seen + 1, RECENT)
             flow.mean_s += (now - charge.began - flow.mean_s) / flow.seen
 
-    def _flow(self, name: str) -> Flow:
-        if name not in self.flows and len(self.flows) >= FLOWS_MAX:
+    def _flow(self, owner: Owner) -> Flow:
+        if owner not in self.flows and len(self.flows) >= FLOWS_MAX:
             idle = (name for name, flow in self.flows.items() if not flow.charges)
             if (oldest := next(idle, None)) is not None:
                 del self.flows[oldest]
-        return self.flows.setdefault(name, Flow())
+        return self.flows.setdefault(owner, Flow())
+
+    def _begin(self, owner: Owner) -> None:
+        tenant, task = owner
+        if tenant:
+            busy = self._busy.setdefault(tenant, {})
+            busy[task] = busy.get(task, 0) + 1
+
+    def _end(self, owner: Owner) -> None:
+        tenant, task = owner
+        if not tenant:
+            return
+        busy = self._busy[tenant]
+        busy[task] -= 1
+        if not busy[task]:
+            del busy[task]
+        if not busy:
+            del self._busy[tenant]
+
+    def _weight(self, owner: Owner) -> float:
+        tenant, task = owner
+        own = self._weights.get(task, 1.0)
+        if not tenant:
+            return own
+        together = sum(self._weights.get(name, 1.0) for name in self._busy[tenant])
+        return self._weights.get(tenant, 1.0) * own / together
 
 
 class FairShare(Ranking):
-    """Tags as ranks. A tenant's weight is divided among those of its tasks that have something to
-    do, by their weights; a task of no tenant stands for itself. Priorities are not looked at."""
+    """Tags as ranks: actions, and trajectories that wait for a node. Priorities are not looked at."""
 
     def __init__(self, totals: Totals, weights: Weights) -> None:
         self._totals = totals
-        self._weights = weights
-        self._actions = FairQueue()
-        self._trajectories = FairQueue()
-        self._busy: dict[str, dict[str, int]] = {}
-        """Tenant -> its tasks that have something to do -> how many actions."""
+        self._actions = FairQueue(weights)
+        self._trajectories = FairQueue(weights)
 
     def of_action(self, entry: Entry, priority: int) -> float:
         action, demand = entry.action, entry.action.demand
         least = {k: a.minimum for k, a in (*demand.per_node.items(), *demand.cluster.items())}
-        busy = self._busy.setdefault(action.tenant, {})
-        busy[action.task] = busy.get(action.task, 0) + 1
         share, run_s = self._share(least.items()), None
         if demand.key is not None:
             run_s = entry.profile.run_s(demand.of(demand.key).minimum)
-        weight = self._weight(action.task, action.tenant)
-        return self._actions.tag(action.id, action.task, weight, share, run_s)
+        return self._actions.tag(action.id, (action.tenant, action.task), share, run_s)
 
     def of_trajectory(self, seat: Seat) -> float:
         trajectory = seat.trajectory
-        weight = self._weights.get(trajectory.task, 1.0)
         share = self._share(trajectory.reserve.items())
-        return self._trajectories.tag(trajectory.id, trajectory.task, weight, share, None)
+        owner = (trajectory.tenant, trajectory.task)
+        return self._trajectories.tag(trajectory.id, owner, share, None)
 
     def tier(self, rank: float) -> float:
         return rank // TIER
@@ -151,13 +181,6 @@ class FairShare(Ranking):
 
     def settled(self, entry: Entry, now: float) -> None:
         self._actions.settle(entry.id, now)
-        task, tenant = entry.action.task, entry.action.tenant
-        busy = self._busy[tenant]
-        busy[task] -= 1
-        if not busy[task]:
-            del busy[task]
-        if not busy:
-            del self._busy[tenant]
 
     def placed(self, seat: Seat, now: float) -> None:
         share = self._share(_by_kind(reservation(seat).items()))
@@ -169,13 +192,6 @@ class FairShare(Ranking):
     def _share(self, amounts: Iterable[tuple[str, int]]) -> float:
         """The dominant one."""
         return max((amount / self._totals(kind) for kind, amount in amounts), default=0.0)
-
-    def _weight(self, task: str, tenant: str) -> float:
-        own = self._weights.get(task, 1.0)
-        if not tenant:
-            return own
-        together = sum(self._weights.get(name, 1.0) for name in self._busy[tenant])
-        return self._weights.get(tenant, 1.0) * own / together
 
 
 def _by_kind(amounts: Iterable[tuple[ResourceId, int]]) -> Iterable[tuple[str, int]]:

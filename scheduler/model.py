@@ -272,6 +272,7 @@ class Trajectory:
     priority: int = 0
     group: str = ""
     step: int | None = None
+    tenant: str = ""
     sandboxed: bool = True  # False: no sandbox is needed before its actions may run
 
 

@@ -212,6 +212,39 @@ def test_trajectories_wait_for_a_node_in_the_order_too() -> None:
     assert placed == ["a0", "b0", "a1", "a2"]
 
 
+def placed_one_after_the_other(talk: Dialogue, first: str, count: int) -> list[str]:
+    """Who is placed when the one that fills the node is closed, and so on."""
+    placed = [first]
+    while len(placed) <= count:
+        talk.now += 1.0
+        name = placed[-1]
+        closing = TrajectoryClosed(name), TrajectoryReleased(name, talk.tokens[name])
+        placed += [d.trajectory for d in talk.tell(*closing) if isinstance(d, Place)]
+    return placed[1:]
+
+
+def test_a_tenant_shares_its_weight_among_its_tasks_for_places_on_nodes_too() -> None:
+    talk = Dialogue(order="fair-share", weights={"lab": 2.0})
+    talk.join()
+    talk.open("full", memory=100, task="other")
+    for i in range(9):
+        for task in ("a", "b"):
+            talk.open(f"{task}{i}", memory=100, task=task, tenant="lab")
+        talk.open(f"c{i}", memory=100, task="c")
+    # The first of `a` counted alone in its tenant, as with actions.
+    first = placed_one_after_the_other(talk, "full", 9)
+    assert [sum(name.startswith(task) for name in first) for task in "abc"] == [3, 3, 3]
+
+
+def test_tasks_of_one_name_are_two_where_their_tenants_are() -> None:
+    talk = calls("fair-share")
+    for i in range(4):
+        talk.call(f"mine{i}", task="coding", tenant="mine")
+    for i in range(2):
+        talk.call(f"theirs{i}", task="coding", tenant="theirs")
+    assert drain(talk, "holder")[:4] == ["mine0", "theirs0", "mine1", "theirs1"]
+
+
 def group_of(talk: Dialogue, name: str, size: int) -> None:
     for i in range(size):
         talk.open(f"{name}{i}", group=name)
@@ -291,7 +324,7 @@ def test_nothing_is_remembered_of_what_is_over(order: str) -> None:
     talk = Dialogue(order=order, limits={"*": {"cores": 4}})
     talk.join()
     for i in range(3):
-        talk.open(f"t{i}", memory=60, task=f"task{i}", group="g")
+        talk.open(f"t{i}", memory=60, task=f"task{i}", group="g", tenant="lab")
     talk.ready("t0")
     for i in range(3):
         talk.exec(f"a{i}", f"t{i}", 4, task=f"task{i}", group="g", tenant="lab")
@@ -305,5 +338,5 @@ def test_nothing_is_remembered_of_what_is_over(order: str) -> None:
     left.pop("_weights", None)
     assert not any(left.values()), left
     for queue in (getattr(ranking, "_actions", None), getattr(ranking, "_trajectories", None)):
-        assert queue is None or not queue._charges
+        assert queue is None or not (queue._charges or queue._busy)
     assert not talk.scheduler._waiting.limits.allowances

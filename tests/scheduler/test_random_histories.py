@@ -358,7 +358,8 @@ class Host(RuleBasedStateMachine):
         name = f"t{len(self.sandboxes)}"
         self.sandboxes[name] = Sandbox(concurrency, priority, task, group)
         reserve = {"memory": memory} if memory else {}
-        trajectory = Trajectory(name, task, reserve, concurrency, priority, group, 3)
+        tenant = "lab" if task == TASKS[0] else ""
+        trajectory = Trajectory(name, task, reserve, concurrency, priority, group, 3, tenant)
         self.tell(TrajectoryOpened(trajectory))
 
     @rule(data=st.data())
