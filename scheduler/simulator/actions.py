@@ -100,10 +100,12 @@ def _plan(
         demand,
         trajectory.id,
         trace.runs_as,
+        trace.priority,
         timeout_s=trace.timeout_s,
         profile=told,
         group=trajectory.group,
         step=trajectory.step,
+        tenant=trajectory.tenant,
         signature=trace.service or (trace.kind if trace.kind != trace.runs_as else ""),
         # A service cannot move to other GPUs while it answers.
         malleable=trace.malleable and trace.amounts.elastic and trace.runs_as == EXEC,
@@ -144,4 +146,5 @@ def opened(trajectory: TraceTrajectory) -> Trajectory:
         priority=trajectory.priority,
         group=trajectory.group,
         step=trajectory.step,
+        tenant=trajectory.tenant,
     )

@@ -5,11 +5,12 @@ Policies run through the scheduler itself (`loop`), pods are a model of their ow
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from ..core import Scheduler
 from ..events import NodeUp
+from ..groups import Cohort, cohort_of
 from ..model import (
     CLUSTER,
     CORES,
@@ -19,18 +20,20 @@ from ..model import (
     Amounts,
     Capacity,
     ResourceId,
+    State,
 )
 from ..policy import DEFAULT
 from ..pool import ViewFactory
-from .actions import GPUS, Planner
+from .actions import GPUS, Plan, Planner
 from .bounds.chains import Freedom
 from .bounds.lower import lower_bounds
 from .cluster import UNNAMED_MEMORY_BYTES, ClusterSpec, GpuSpec, QuotaSpec
 from .dedicated import DEDICATED_POLICY, SERVED_BY, on_own_gpus, own_gpus
+from .discipline import Discipline
 from .loop import Host, SimulationError
 from .pods import Pods
 from .podspec import POD_POLICY, parse_pod
-from .result import ActionRun, SimulationResult
+from .result import ActionRun, GroupRun, SimulationResult
 from .trace import CALL, SCORE, TraceAction, TraceTrajectory
 
 __all__ = ["SimulationError", "simulate"]
@@ -47,22 +50,27 @@ SHOWN_MAX = 8
 EPOCH = 1
 """Nodes join once and stay."""
 
+_USUAL = Discipline()
+
 
 def simulate(
     trajectories: Sequence[TraceTrajectory],
     cluster: ClusterSpec,
     policy: str = DEFAULT,
     *,
+    discipline: Discipline = _USUAL,
     views: Mapping[str, ViewFactory] | None = None,
     profile_noise: float = 0.0,
     profiled: bool = True,
     seed: int = 0,
+    on_end: Callable[[], None] | None = None,
 ) -> SimulationResult:
-    """Run the whole trace to its end. `views` are factories of resource views beside the linear
-    one: "quota" for quotas with periods, "chunks" for GPUs that are not all alike, on which
-    services have to be restored. Policies are the scheduler's, and the baselines `pod:...` and
-    `dedicated`. With `profile_noise`, the durations that the policy is told are wrong by exp(sigma N(0, 1)) each;
-    with `profiled` false it is told nothing, and has to learn.
+    """Run the whole trace to its end. `discipline` says who is served first; pods know none.
+    `views` are factories of resource views beside the linear one: "quota" for quotas with periods,
+    "chunks" for GPUs that are not all alike, on which services have to be restored. Policies are
+    the scheduler's, and the baselines `pod:...` and `dedicated`. With `profile_noise`, the
+    durations that the policy is told are wrong by exp(sigma N(0, 1)) each; with `profiled` false it
+    is told nothing, and has to learn. `on_end` is called after each end of an action.
     Raises ValueError for an unknown policy or a quota that no view counts, SimulationError if
     actions would wait for ever."""
     views = views or {}
@@ -75,16 +83,18 @@ def simulate(
     shared = own_capacities or _gpus(cluster, views)
     shared += [_quota_capacity(quota, views) for quota in quotas]
     ended: Sequence[ActionRun]
-    if policy.partition(":")[0] == POD_POLICY:
+    if is_pod(policy):
         freedom = Freedom(shares=True)
-        ended = Pods(parse_pod(policy), cluster, shared, views).run(trajectories, plans)
+        ended = Pods(parse_pod(policy), cluster, shared, views, on_end).run(trajectories, plans)
     else:
-        scheduler = Scheduler(views, SERVED_BY if policy == DEDICATED_POLICY else policy)
+        served = SERVED_BY if policy == DEDICATED_POLICY else policy
+        rules = discipline.order, discipline.weights, discipline.limits
+        scheduler = Scheduler(views, served, *rules)
         freedom = Freedom(unlimited=scheduler.policy.unlimited)
         joins = _nodes(cluster, scheduler.policy.unlimited)
         if shared:
             joins.append(NodeUp(CLUSTER, EPOCH, tuple(shared)))
-        ended = Host(scheduler, trajectories, plans).run(joins)
+        ended = Host(scheduler, trajectories, plans, on_end).run(joins)
     starts = [trajectory.start_s for trajectory in trajectories]
     return SimulationResult(
         policy,
@@ -92,8 +102,40 @@ def simulate(
         _capacities(cluster, own_capacities, quotas),
         min((t.start_s for t in trajectories if t.actions), default=0.0),
         lower_bounds(list(zip(starts, plans, strict=True)), ended, cluster, freedom),
-        _notes(trajectories, cluster, quotas, shared),
+        [*_notes(trajectories, cluster, quotas, shared), *_ignored(policy, discipline)],
+        "" if is_pod(policy) else discipline.order,
+        _groups(trajectories, plans, ended),
     )
+
+
+def is_pod(policy: str) -> bool:
+    """Whether it is the baseline without a scheduler, and so without an order of service."""
+    return policy.partition(":")[0] == POD_POLICY
+
+
+def _groups(
+    trajectories: Sequence[TraceTrajectory],
+    plans: Sequence[Sequence[Plan]],
+    ended: Sequence[ActionRun],
+) -> list[GroupRun]:
+    """Each group, else step, in the order of the trace: what the order `group` looks at."""
+    cohorts: dict[str, Cohort] = {}
+    starts: dict[Cohort, float] = {}
+    for trajectory, planned in zip(trajectories, plans, strict=True):
+        cohort = cohort_of(planned[0].action) if planned else None
+        if cohort is not None:
+            cohorts[trajectory.id] = cohort
+            starts[cohort] = min(trajectory.start_s, starts.get(cohort, trajectory.start_s))
+    ends, failed = dict.fromkeys(starts, 0.0), set[Cohort]()
+    for run in ended if cohorts else ():
+        if (cohort := cohorts.get(run.trajectory)) is not None:
+            ends[cohort] = max(ends[cohort], run.ended_s)
+            if run.state is not State.FINISHED:
+                failed.add(cohort)
+    return [
+        GroupRun(*cohort, start_s, ends[cohort], cohort not in failed)
+        for cohort, start_s in starts.items()
+    ]
 
 
 def _nodes(cluster: ClusterSpec, unlimited: bool) -> list[NodeUp]:
@@ -185,6 +227,15 @@ def _notes(
         scores = [a for t in trajectories for a in t.actions if a.runs_as == SCORE]
         notes += _gpu_notes(scores, cluster)
     return notes
+
+
+def _ignored(policy: str, discipline: Discipline) -> list[str]:
+    """What of the discipline the policy does not know."""
+    if is_pod(policy) and not discipline.usual:
+        return [f"{policy}: pods are served as they come, without an order or limits"]
+    if policy == DEDICATED_POLICY and any(GPUS in kinds for kinds in discipline.limits.values()):
+        return [f"{policy}: limits of {GPUS} do not hold where services have their own"]
+    return []
 
 
 def _gpu_notes(scores: Sequence[TraceAction], cluster: ClusterSpec) -> list[str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -95,8 +95,11 @@ class Host:
         scheduler: Scheduler,
         trajectories: Sequence[TraceTrajectory],
         plans: Sequence[Sequence[Plan]],
+        on_end: Callable[[], None] | None = None,
     ) -> None:
+        """`on_end` is called after each end of an action."""
         self._scheduler = scheduler
+        self._on_end = on_end
         self._now = 0.0
         self._due: list[_Due] = []
         self._foreseen = 0
@@ -298,8 +301,11 @@ class Host:
                 overhead_s=min(run.plan.trace.overhead_s, self._now - run.submitted_s),
                 timed_out=run.cut and state is State.FINISHED,
                 reason=reason,
+                tenant=action.tenant,
             )
         )
+        if self._on_end is not None:
+            self._on_end()
 
     def _stuck(self) -> str:
         waiting = [name for name in self._runs if self._scheduler.knows(name)][:STUCK_SHOWN]

@@ -89,8 +89,11 @@ class Pods:
         cluster: ClusterSpec,
         shared: Sequence[Capacity],
         views: Mapping[str, ViewFactory],
+        on_end: Callable[[], None] | None = None,
     ) -> None:
+        """`on_end` is called after each end of an action."""
         self._spec = spec
+        self._on_end = on_end
         self._nodes: list[_Node] = []
         for name, cores, given_bytes in cluster.nodes:
             memory_bytes, slots = given_bytes or UNNAMED_MEMORY_BYTES, spec.slots(cores)
@@ -294,8 +297,11 @@ class Pods:
                 overhead_s=run.plan.trace.overhead_s + run.plan.trace.prepare_s,
                 timed_out=timed_out,
                 reason=reason,
+                tenant=action.tenant,
             )
         )
+        if self._on_end is not None:
+            self._on_end()
         if walk.next < len(walk.plans):
             self._foresee_next(walk, self._now)
         else:

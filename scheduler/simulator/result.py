@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..model import EMPTY, State
+from ..order import DEFAULT as FIRST_COME
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class ActionRun:
     """Part of the time before the grant in which it could not be granted anything."""
     reason: str = ""
     """Why it ended without a result, in plain English; empty if it has one."""
+    tenant: str = ""
 
     @property
     def act_s(self) -> float:
@@ -62,6 +64,20 @@ class ActionRun:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupRun:
+    """The trajectories of one group, else of one step, from the first start to the last end."""
+
+    task: str
+    group: str
+    """Empty: those of `step` that are in no group."""
+    step: int | None
+    start_s: float
+    end_s: float
+    complete: bool
+    """Every action has a result."""
+
+
+@dataclass(frozen=True, slots=True)
 class SimulationResult:
     """All actions in the order of their ends, and what they ran on."""
 
@@ -75,3 +91,11 @@ class SimulationResult:
     """Name of a lower bound -> bound on the mean ACT of any policy that does not resize."""
     notes: Sequence[str] = ()
     """What a reader must know: trajectories that never got a pod, a trace without memory."""
+    order: str = ""
+    """Of service; empty where there is none (pods)."""
+    groups: Sequence[GroupRun] = ()
+
+    @property
+    def name(self) -> str:
+        """Its policy, and its order if that is not the usual one."""
+        return self.policy if self.order in ("", FIRST_COME) else f"{self.policy}, {self.order}"

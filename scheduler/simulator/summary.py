@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..model import CORES, State
-from .result import ActionRun, SimulationResult
+from .result import ActionRun, GroupRun, SimulationResult
 
 DIGITS = 9
 """Of the figures as they are handed out: nanoseconds; what is beyond is rounding."""
@@ -30,7 +30,9 @@ def summarise(result: SimulationResult) -> dict[str, Any]:
     `makespan_s`: from the first start of a trajectory to the last end of an action.
     `core_utilisation`: granted core-seconds over cores times makespan; more than 1 only where a
     policy grants more than there is (`unlimited`).
-    `lower_bound_s`: the best of `lower_bounds_s`, each below the mean ACT of any policy."""
+    `lower_bound_s`: the best of `lower_bounds_s`, each below the mean ACT of any policy.
+    `by_task`, `by_tenant` are there where there are several of them (the empty tenant is all tasks
+    that have none), `groups` where there are groups or steps."""
     counted = [run for run in result.actions if run.state is State.FINISHED]
     acts = sorted(run.act_s for run in counted)
     makespan_s = max((run.ended_s for run in counted), default=result.start_s) - result.start_s
@@ -56,6 +58,9 @@ def summarise(result: SimulationResult) -> dict[str, Any]:
         "states": dict(sorted(Counter(str(run.state) for run in result.actions).items())),
         "timed_out": sum(run.timed_out for run in counted),
         "by_kind": _by_kind(counted),
+        "order": result.order or None,
+        **_by_owner(counted),
+        **_groups(result.groups),
         "reasons": _reasons(result.actions),
         "notes": list(result.notes),
     }
@@ -78,6 +83,69 @@ def _by_kind(counted: Sequence[ActionRun]) -> dict[str, dict[str, Any]]:
             "mean_units": _mean_units(runs),
         }
         for kind, runs in sorted(kinds.items())
+    }
+
+
+def _by_owner(counted: Sequence[ActionRun]) -> dict[str, dict[str, Any]]:
+    """Per task and per tenant, where there are several."""
+    tasks: defaultdict[str, list[ActionRun]] = defaultdict(list)
+    tenants: defaultdict[str, list[ActionRun]] = defaultdict(list)
+    for run in counted:
+        tasks[run.task].append(run)
+        tenants[run.tenant].append(run)
+    named = {"by_task": tasks, "by_tenant": tenants}
+    return {name: _owners(owned) for name, owned in named.items() if len(owned) > 1}
+
+
+def _owners(owned: Mapping[str, Sequence[ActionRun]]) -> dict[str, Any]:
+    """`core_share`: of the core-seconds that all of these held; `core_share_together`: the same
+    over the time in which all of them had begun and none was done. None where nobody held any."""
+    begun_s = max(min(run.submitted_s for run in runs) for runs in owned.values())
+    done_s = min(max(run.ended_s for run in runs) for runs in owned.values())
+    whole = {name: _core_seconds(runs, -math.inf, math.inf) for name, runs in owned.items()}
+    together = {name: _core_seconds(runs, begun_s, done_s) for name, runs in owned.items()}
+    return {
+        name: {
+            "actions": len(runs),
+            "mean_act_s": mean([run.act_s for run in runs]),
+            "p95_act_s": percentile(sorted(run.act_s for run in runs), 0.95),
+            "mean_queue_s": mean([run.queue_s for run in runs]),
+            "core_share": _part(name, whole),
+            "core_share_together": _part(name, together),
+        }
+        for name, runs in sorted(owned.items())
+    }
+
+
+def _core_seconds(runs: Iterable[ActionRun], from_s: float, until_s: float) -> float:
+    """Held within this time."""
+    return math.fsum(
+        hold.units * max(0.0, min(hold.end_s, until_s) - max(hold.start_s, from_s))
+        for run in runs
+        if run.resource == CORES
+        for hold in run.holds
+    )
+
+
+def _part(name: str, amounts: Mapping[str, float]) -> float | None:
+    whole = math.fsum(amounts.values())
+    return _rounded(amounts[name] / whole) if whole else None
+
+
+def _groups(groups: Sequence[GroupRun]) -> dict[str, dict[str, Any]]:
+    """How long groups take, each from the first start of its trajectories to its last end. One with
+    an action without a result is not complete, and in no mean."""
+    if not groups:
+        return {}
+    lasted_s = sorted(group.end_s - group.start_s for group in groups if group.complete)
+    return {
+        "groups": {
+            "complete": len(lasted_s),
+            "incomplete": len(groups) - len(lasted_s),
+            "mean_s": mean(lasted_s),
+            "p95_s": percentile(lasted_s, 0.95),
+            "max_s": _rounded(lasted_s[-1] if lasted_s else None),
+        }
     }
 
 

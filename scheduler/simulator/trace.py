@@ -5,6 +5,9 @@
 "duration_s": 3.2, "service": "rm", "gpus": [1, 2], "elasticity": {"2": 0.95}}, {"kind": "call",
 "gap_s": 2, "duration_s": 0.8, "quota": "search"}]}`
 
+Who is served first may depend on more of a trajectory, all optional: `tenant`, `group`, `step`,
+`priority`; of an action `priority`, which adds to its trajectory's.
+
 Recorded traces say more (all optional, 0 if missing): of an action `overhead_s`, seconds of its
 completion time before it could be granted anything (its sandbox started); `prepare_s`, seconds that
 it held its units and did not run; `release_s`, seconds that they stayed taken after its end; of a
@@ -81,6 +84,8 @@ class TraceAction:
     quota_amount: int = 1
     malleable: bool = False
     timeout_s: float | None = None
+    priority: int = 0
+    """Of its own, beside its trajectory's."""
     overhead_s: float = 0.0
     prepare_s: float = 0.0
     release_s: float = 0.0
@@ -108,6 +113,7 @@ class TraceTrajectory:
     step: int | None = None
     priority: int = 0
     reserved_mib: float = 0.0
+    tenant: str = ""
 
     @property
     def memory_mib(self) -> float:
@@ -166,6 +172,7 @@ def _read_trajectory(fields: Fields) -> TraceTrajectory:
         step=fields.whole("step", None, 0, 1 << 53),
         priority=fields.whole("priority", 0, -PRIORITY_MAX, PRIORITY_MAX) or 0,
         reserved_mib=fields.number("memory_mib", 0.0, 0.0, MEMORY_MIB_MAX, "MiB"),
+        tenant=fields.text("tenant", ""),
     )
 
 
@@ -196,6 +203,7 @@ def _read_action(fields: Fields) -> TraceAction:
         quota_amount=fields.whole("quota_amount", 1, 1, AMOUNT_MAX) or 1,
         malleable=fields.flag("malleable"),
         timeout_s=timeout_s if timeout_s != inf else None,
+        priority=fields.whole("priority", 0, -PRIORITY_MAX, PRIORITY_MAX) or 0,
         overhead_s=fields.number("overhead_s", 0.0, 0.0, TIME_MAX_S, "seconds"),
         prepare_s=fields.number("prepare_s", 0.0, 0.0, TIME_MAX_S, "seconds"),
         release_s=fields.number("release_s", 0.0, 0.0, TIME_MAX_S, "seconds"),
@@ -210,6 +218,7 @@ def write_line(trajectory: TraceTrajectory) -> str:
         "start_s": trajectory.start_s,
     }
     values |= _present(
+        tenant=trajectory.tenant,
         group=trajectory.group,
         step=trajectory.step,
         priority=trajectory.priority,
@@ -239,6 +248,7 @@ def _written(action: TraceAction) -> dict[str, object]:
         quota_amount=action.quota_amount if action.quota_amount != 1 else None,
         malleable=action.malleable,
         timeout_s=action.timeout_s,
+        priority=action.priority,
         overhead_s=action.overhead_s,
         prepare_s=action.prepare_s,
         release_s=action.release_s,
@@ -258,7 +268,7 @@ def replicate(
     trajectories: Sequence[TraceTrajectory], count: int, seed: int
 ) -> list[TraceTrajectory]:
     """`count` trajectories: rounds of a seeded shuffle of all of them, cut at `count`. Those of the
-    first round keep their ids, later ones get `~2`, `~3`, … Raises ValueError for a count that is
+    first round keep their ids and groups, later ones get `~2`, `~3`, … Raises ValueError for a count that is
     not 1 to TRAJECTORIES_MAX, or if there is nothing to replicate."""
     if not 1 <= count <= TRAJECTORIES_MAX:
         raise ValueError(f"a count from 1 to {TRAJECTORIES_MAX} is needed, not {count}")
@@ -282,7 +292,8 @@ def _renamed(trajectory: TraceTrajectory, number: int, known: set[str]) -> Trace
     while name in known:
         name += "~"
     known.add(name)
-    return replace(trajectory, id=name)
+    group = f"{trajectory.group}~{number}" if trajectory.group else ""
+    return replace(trajectory, id=name, group=group)
 
 
 def make_elastic(

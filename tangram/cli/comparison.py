@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich import box
@@ -13,6 +14,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ..scheduler.order import DEFAULT as FIRST_COME
 from ..scheduler.simulator.actions import counts_gpus
 from ..scheduler.simulator.result import SimulationResult
 from ..scheduler.simulator.summary import summarise
@@ -20,10 +22,19 @@ from .render import seconds
 
 MISSING = "-"
 
+OWNERS_MAX = 8
+"""Tasks or tenants in the table: what fits a screen beside the policies."""
+
 
 def columns(results: Sequence[SimulationResult]) -> list[str]:
     """The names of the cells of `rows`."""
-    names = ["policy", "mean ACT", "p50", "p95", "queue", "per traj", "makespan", "cores"]
+    names = ["policy"]
+    if _has_orders(results):
+        names.append("order")
+    names += ["mean ACT", "p50", "p95", "queue", "per traj"]
+    if _has_groups(results):
+        names.append("per group")
+    names += ["makespan", "cores"]
     if _has_gpus(results):
         names.append("GPUs")
     if len(results) > 1:
@@ -34,19 +45,21 @@ def columns(results: Sequence[SimulationResult]) -> list[str]:
 
 
 def rows(results: Sequence[SimulationResult]) -> list[list[str]]:
-    """Per result its figures as text. `per traj` is the sum of ACTs of a trajectory, the mean. `vs first`
-    is the first policy's mean ACT over this one's: more than 1 is better. `over bound` is how far
+    """Per result its figures as text. `per traj` is the sum of ACTs of a trajectory, the mean, `per
+    group` the mean time from the first start of a group to its last end. `vs first` is the first policy's mean ACT over this one's: more than 1 is better. `over bound` is how far
     the mean ACT is above the best lower bound."""
     summaries = [summarise(result) for result in results]
     has_bounds = any(result.lower_bounds_s for result in results)
     table = []
     for summary, result in zip(summaries, results, strict=True):
-        row = [
-            summary["policy"],
-            *(_time(summary[key]) for key in ("mean_act_s", "p50_act_s", "p95_act_s")),
-            *(_time(summary[key]) for key in ("mean_queue_s", "traj_act_s", "makespan_s")),
-            _share(summary["core_utilisation"]),
-        ]
+        row = [summary["policy"]]
+        if _has_orders(results):
+            row.append(summary["order"] or MISSING)
+        row += [_time(summary[key]) for key in ("mean_act_s", "p50_act_s", "p95_act_s")]
+        row += [_time(summary[key]) for key in ("mean_queue_s", "traj_act_s")]
+        if _has_groups(results):
+            row.append(_time(summary["groups"]["mean_s"]))
+        row += [_time(summary["makespan_s"]), _share(summary["core_utilisation"])]
         if _has_gpus(results):
             row.append(_share(_gpu_utilisation(result, summary["makespan_s"])))
         if len(results) > 1:
@@ -57,21 +70,68 @@ def rows(results: Sequence[SimulationResult]) -> list[list[str]]:
     return table
 
 
+@dataclass(frozen=True, slots=True)
+class Breakdown:
+    """Who of several had what of it: a table of text."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    more: int
+    """Tasks or tenants that are left out."""
+
+
+def breakdowns(results: Sequence[SimulationResult]) -> list[Breakdown]:
+    """By task and by tenant, where there are several: one row for each and each result. `of cores` is the share of all core-seconds that were held, `while all` the same
+    over the time in which each of them had begun and none was done."""
+    summaries = [summarise(result) for result in results]
+    kinds = (("task", "by_task"), ("tenant", "by_tenant"))
+    return [
+        _breakdown(results, summaries, what, key)
+        for what, key in kinds
+        if any(key in summary for summary in summaries)
+    ]
+
+
+def _breakdown(
+    results: Sequence[SimulationResult],
+    summaries: Sequence[Mapping[str, Any]],
+    what: str,
+    key: str,
+) -> Breakdown:
+    several = len(results) > 1
+    columns = [what, *(["policy"] if several else [])]
+    columns += ["actions", "mean ACT", "p95", "queue", "of cores", "while all"]
+    owners = sorted({name for summary in summaries for name in summary.get(key, ())})
+    rows = []
+    for owner in owners[:OWNERS_MAX]:
+        for result, summary in zip(results, summaries, strict=True):
+            if (figures := summary.get(key, {}).get(owner)) is None:
+                continue
+            row = [owner or MISSING, *([result.name] if several else []), f"{figures['actions']:,}"]
+            row += [_time(figures[k]) for k in ("mean_act_s", "p95_act_s", "mean_queue_s")]
+            row += [_share(figures[k]) for k in ("core_share", "core_share_together")]
+            rows.append(row)
+    return Breakdown(columns, rows, max(0, len(owners) - OWNERS_MAX))
+
+
 def notes(results: Sequence[SimulationResult]) -> list[str]:
     """What stands under the table, each line once: bounds, actions without a result, notes."""
     lines = dict.fromkeys(_bounds(results))
     for result in results:
         for line in (*_unfinished(result), *result.notes):
             lines[line] = None
+    for part in breakdowns(results):
+        if part.more:
+            lines[f"{part.more:,} more {part.columns[0]}s are not shown: see --json"] = None
     return list(lines)
 
 
 def _bounds(results: Sequence[SimulationResult]) -> list[str]:
     """One line where the bounds are the same for all: some hold for some policies alone."""
-    said = {result.policy: _bounds_of(result) for result in results if result.lower_bounds_s}
+    said = {result.name: _bounds_of(result) for result in results if result.lower_bounds_s}
     if len(set(said.values())) == 1:
         return [f"lower bounds on the mean ACT without resizing: {next(iter(said.values()))}"]
-    return [f"{policy}: lower bounds on the mean ACT: {line}" for policy, line in said.items()]
+    return [f"{name}: lower bounds on the mean ACT: {line}" for name, line in said.items()]
 
 
 def _bounds_of(result: SimulationResult) -> str:
@@ -85,15 +145,27 @@ def _bounds_of(result: SimulationResult) -> str:
 def _unfinished(result: SimulationResult) -> list[str]:
     summary = summarise(result)
     ended = {state: n for state, n in summary["states"].items() if state != "finished"}
-    lines = [f"{result.policy}: {n:,} actions {state}" for state, n in ended.items()]
+    lines = [f"{result.name}: {n:,} actions {state}" for state, n in ended.items()]
     if summary["timed_out"]:
-        lines.append(f"{result.policy}: {summary['timed_out']:,} actions cut at their timeout")
-    lines += [f"{result.policy}: {n:,} x {why}" for why, n in list(summary["reasons"].items())[:3]]
+        lines.append(f"{result.name}: {summary['timed_out']:,} actions cut at their timeout")
+    lines += [f"{result.name}: {n:,} x {why}" for why, n in list(summary["reasons"].items())[:3]]
     return lines
 
 
 def render(results: Sequence[SimulationResult], title: str) -> RenderableType:
-    """`tangram simulate`: one row per policy, and what must be known to read it."""
+    """`tangram simulate`: one row per policy and order, per task, and what must be known to read it."""
+    parts: list[RenderableType] = [_table(columns(results), rows(results), 1, title)]
+    for part in breakdowns(results):
+        names = 2 if len(results) > 1 else 1
+        parts += [Text(), _table(part.columns, part.rows, names)]
+    lines = [Text(line, style="dim") for line in notes(results)]
+    return Group(*parts, Text(), *lines) if lines else Group(*parts)
+
+
+def _table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], names: int, title: str | None = None
+) -> Table:
+    """The first `names` columns say whose the figures are."""
     table = Table(
         title=title,
         title_justify="left",
@@ -103,27 +175,35 @@ def render(results: Sequence[SimulationResult], title: str) -> RenderableType:
         pad_edge=False,
         show_edge=False,
     )
-    for index, name in enumerate(columns(results)):
-        style = "bold" if name in ("policy", "mean ACT") else None
-        # Only the policy may be folded: a name of many words over narrow columns fits 80 characters.
+    for index, name in enumerate(columns):
+        is_name = index < names or name == "order"
+        # Only names may be folded: one of many words over narrow columns fits 80 characters.
         table.add_column(
             name.replace(" ", "\n"),
-            justify="left" if index == 0 else "right",
-            style=style,
+            justify="left" if is_name else "right",
+            style="bold" if index == 0 or name == "mean ACT" else None,
             overflow="fold",
-            no_wrap=index > 0,
+            no_wrap=not is_name,
             vertical="bottom",
         )
-    for row in rows(results):
+    for row in rows:
         table.add_row(*row)
-    lines = [Text(line, style="dim") for line in notes(results)]
-    return Group(table, Text(), *lines) if lines else table
+    return table
 
 
 def document(results: Sequence[SimulationResult]) -> dict[str, Any]:
     """`tangram simulate --json`: one object, or several under `results`."""
     summaries = [summarise(result) for result in results]
     return summaries[0] if len(summaries) == 1 else {"results": summaries}
+
+
+def _has_orders(results: Sequence[SimulationResult]) -> bool:
+    """Where all are served as usual it goes without saying."""
+    return any(result.order not in ("", FIRST_COME) for result in results)
+
+
+def _has_groups(results: Sequence[SimulationResult]) -> bool:
+    return any(result.groups for result in results)
 
 
 def _has_gpus(results: Sequence[SimulationResult]) -> bool:

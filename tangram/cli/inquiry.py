@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..scheduler.simulator.cluster import ClusterSpec, GpuSpec, NodeSpec
+from ..scheduler.simulator.discipline import Discipline
+from ..scheduler.simulator.host import is_pod
 from ..scheduler.simulator.planner import (
     Dimension,
     Plan,
@@ -22,7 +24,8 @@ from ..scheduler.simulator.planner import (
 from ..scheduler.simulator.result import SimulationResult
 from .plan import Searched
 from .planned import Finding, Relief, Trial
-from .scenario import Scenario, progress, run
+from .progress import Ends, progress
+from .scenario import Scenario, run
 
 
 @dataclass(slots=True)
@@ -32,31 +35,34 @@ class Inquiry:
     scenario: Scenario
     targets: Sequence[Target]
     policy: str
+    discipline: Discipline
     shape: ClusterSpec
     max_nodes: int
     searched: Sequence[Searched]
+    quiet: bool = False
+    """Without a progress bar."""
     results: dict[Size, SimulationResult] = field(default_factory=dict)
 
     def find(self) -> Finding:
-        """All of it, with a progress bar."""
+        """All of it, with a progress bar of each simulation."""
         node, gpus = self.shape.nodes[0], self.shape.gpus
         ideal = unqueued(self.scenario.trajectories, node.cores, gpus.per_node if gpus else 0)
         least_s = {target.statistic: target.of(ideal) for target in self.targets}
         if any(target.strain(ideal) > 1 for target in self.targets):
             return self._finding(Plan(None, False, {}), least_s, None, ())
-        with progress("planning: simulating") as now:
+        with progress("planning", self.scenario.actions, None, quiet=self.quiet) as ends:
 
             def evaluate(size: Size) -> float:
-                now(self._pool_name(size))
-                return self._strain(self._result(size))
+                ends.begin(self._pool_name(size))
+                return self._strain(self._result(size, ends))
 
             plan = search(evaluate, self._ranges(ideal))
             shown = plan.size or tuple(limit.largest for limit in self._ranges(ideal))
             smaller = self._smaller(plan)
             reliefs = []
             for name, pool in self._relieved(self._cluster(smaller or shown)):
-                now(f"with {name}")
-                reliefs.append(self._relief(name, pool))
+                ends.begin(f"with {name}")
+                reliefs.append(self._relief(name, pool, ends))
         return self._finding(plan, least_s, smaller or shown, reliefs)
 
     def _finding(
@@ -82,6 +88,7 @@ class Inquiry:
         return Finding(
             scenario=f"{self.scenario.name}: {self.scenario.details}",
             policy=self.policy,
+            order="" if is_pod(self.policy) else self.discipline.order,
             targets=self.targets,
             node=self.shape.nodes[0],
             size=chosen,
@@ -133,10 +140,13 @@ class Inquiry:
         gpus = f" + {cluster.gpus.nodes}x{cluster.gpus.per_node} GPUs" if cluster.gpus else ""
         return f"{len(cluster.nodes)}x{cluster.nodes[0].cores}{gpus}"
 
-    def _result(self, size: Size) -> SimulationResult:
+    def _result(self, size: Size, ends: Ends) -> SimulationResult:
         if size not in self.results:
-            self.results[size] = run(self.scenario.trajectories, self._cluster(size), self.policy)
+            self.results[size] = self._run(self._cluster(size), ends)
         return self.results[size]
+
+    def _run(self, cluster: ClusterSpec, ends: Ends) -> SimulationResult:
+        return run(self.scenario.trajectories, cluster, self.policy, self.discipline, ends.on_end)
 
     def _strain(self, result: SimulationResult) -> float:
         return max(target.strain(result) for target in self.targets)
@@ -160,6 +170,6 @@ class Inquiry:
             pools.append((f"no limit of quota {quota.name}", replace(cluster, quotas=others)))
         return pools
 
-    def _relief(self, name: str, cluster: ClusterSpec) -> Relief:
-        result = run(self.scenario.trajectories, cluster, self.policy)
+    def _relief(self, name: str, cluster: ClusterSpec, ends: Ends) -> Relief:
+        result = self._run(cluster, ends)
         return Relief(name, self._values(result), self._strain(result) <= 1)

@@ -24,6 +24,7 @@ ActionId = Annotated[str, typer.Argument(metavar="ACTION", help="The id of an ac
 # Of a simulation
 
 POLICY_DEFAULT = "elastic"
+ORDER_DEFAULT = "first-come"
 Source = Annotated[
     str,
     typer.Argument(
@@ -44,6 +45,26 @@ Quotas = Annotated[
         metavar="NAME:KEY=N,...",
         help="Limits of a quota: concurrency, or rate and period, or all three."
         " Quotas that only the trace names have no limit.",
+    ),
+]
+Order = Annotated[
+    str, typer.Option(metavar="O", help="Who is served first: an order of the scheduler.")
+]
+Weights = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--weight",
+        metavar="NAME=W",
+        help="Of a task or a tenant under the order fair-share; 1 where nothing is said.",
+    ),
+]
+Limits = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit",
+        metavar="TASK:KIND=N,...",
+        help="What a task's actions hold at most at once, such as coding:cores=64,quota:search=4;"
+        " the task * is every one without a limit of its own.",
     ),
 ]
 Count = Annotated[

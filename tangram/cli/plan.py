@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .options import (
+    ORDER_DEFAULT,
     POLICY_DEFAULT,
     Count,
     Elastic,
     Gpus,
     Json,
+    Limits,
+    Order,
     Quotas,
     Replicate,
     Seed,
     Source,
+    Weights,
 )
 from .terminal import EXIT_FAILURE, console, interruptible, print_json
 
@@ -81,6 +85,9 @@ def plan(
         int, typer.Option(min=1, max=10_000, metavar="N", help="The largest pool to think of.")
     ] = NODES_DEFAULT,
     policy: Annotated[str, typer.Option(metavar="P", help="Of the scheduler.")] = POLICY_DEFAULT,
+    order: Order = ORDER_DEFAULT,
+    weights: Weights = None,
+    limits: Limits = None,
     trajectories: Count = None,
     replicate_to: Replicate = None,
     seed: Seed = 0,
@@ -94,7 +101,7 @@ def plan(
     """
     from .inquiry import Inquiry
     from .planned import document, render
-    from .scenario import naming, read_pool, read_scenario, refuse
+    from .scenario import naming, read_disciplines, read_pool, read_scenario, refuse
 
     with naming("--slo"):
         targets = [parse_slo(text) for text in slo]
@@ -110,7 +117,11 @@ def plan(
         refuse("--search", "each of nodes, cores and gpus once at most")
     if Searched.GPUS in searched and largest.gpus is None:
         refuse("--search", "gpus need --gpus, which says what a node of them has")
-    finding = Inquiry(scenario, targets, policy, largest, max_nodes, searched).find()
+    [discipline] = read_disciplines(scenario, largest, [order], weights or (), limits or ())
+    inquiry = Inquiry(
+        scenario, targets, policy, discipline, largest, max_nodes, searched, quiet=as_json
+    )
+    finding = inquiry.find()
     if as_json:
         print_json(document(finding))
     else:

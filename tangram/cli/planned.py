@@ -16,6 +16,7 @@ from ..scheduler.simulator.cluster import ClusterSpec, NodeSpec
 from ..scheduler.simulator.planner import Target
 from ..scheduler.simulator.result import SimulationResult
 from ..scheduler.simulator.summary import summarise
+from .options import ORDER_DEFAULT
 from .render import seconds
 
 
@@ -46,6 +47,8 @@ class Finding:
 
     scenario: str
     policy: str
+    order: str
+    """Empty where there is none (pods)."""
     targets: Sequence[Target]
     node: NodeSpec
     size: Trial | None
@@ -66,7 +69,7 @@ def render(finding: Finding) -> RenderableType:
     """The answer, the pools that were tried, what binds."""
     wanted = ", ".join(f"{t.statistic} <= {seconds(t.limit_s)}" for t in finding.targets)
     parts: list[RenderableType] = [
-        Text(f"{finding.scenario}, policy {finding.policy}"),
+        Text(f"{finding.scenario}, policy {finding.policy}{_order(finding.order)}"),
         Text.assemble("target: ", (wanted, "bold")),
         Text(),
         _answer(finding),
@@ -77,6 +80,11 @@ def render(finding: Finding) -> RenderableType:
     notes = finding.trials[-1].result.notes if finding.trials else ()
     parts += [Text(note, style="dim") for note in notes]
     return Group(*parts)
+
+
+def _order(order: str) -> str:
+    """The usual one goes without saying."""
+    return "" if order in ("", ORDER_DEFAULT) else f", order {order}"
 
 
 def _answer(finding: Finding) -> Text:
@@ -153,6 +161,7 @@ def document(finding: Finding) -> dict[str, Any]:
     return {
         "met": finding.size is not None,
         "policy": finding.policy,
+        "order": finding.order or None,
         "targets": [{"statistic": t.statistic, "limit_s": t.limit_s} for t in finding.targets],
         "pool": _pool(finding.size) if finding.size else None,
         "steady": finding.steady,

@@ -1,7 +1,7 @@
 """What is simulated: the trajectories of a file or a workload, and the pool that options describe.
 
-What `simulate` and `plan` share: the reading of option values and of files, the progress bar, and the
-one place that starts a simulation.
+What `simulate` and `plan` share: the reading of option values and of files, and the one place that
+starts a simulation.
 """
 
 from __future__ import annotations
@@ -24,6 +24,13 @@ from ..managers.quota import QUOTA_VIEW, QuotaView
 from ..scheduler.pool import ViewFactory
 from ..scheduler.simulator import workloads
 from ..scheduler.simulator.cluster import ClusterSpec, QuotaSpec, parse_gpus, parse_nodes
+from ..scheduler.simulator.discipline import (
+    FAIR_SHARE,
+    Discipline,
+    check_names,
+    parse_limits,
+    parse_weights,
+)
 from ..scheduler.simulator.host import SimulationError, simulate
 from ..scheduler.simulator.trace import (
     LINE_CHARS_MAX,
@@ -66,10 +73,14 @@ class Scenario:
         return {action.runs_as for t in self.trajectories for action in t.actions}
 
     @property
+    def actions(self) -> int:
+        """How many."""
+        return sum(len(t.actions) for t in self.trajectories)
+
+    @property
     def details(self) -> str:
         """`128 trajectories, 4,248 actions`."""
-        actions = sum(len(t.actions) for t in self.trajectories)
-        return f"{len(self.trajectories):,} trajectories, {actions:,} actions"
+        return f"{len(self.trajectories):,} trajectories, {self.actions:,} actions"
 
 
 def read_scenario(
@@ -226,48 +237,54 @@ def pool_name(cluster: ClusterSpec) -> str:
     return ", ".join(parts) or "quotas alone"
 
 
+# Who is served first
+
+
+def read_disciplines(
+    scenario: Scenario,
+    pool: ClusterSpec,
+    orders: Sequence[str],
+    weights: Sequence[str],
+    limits: Sequence[str],
+) -> list[Discipline]:
+    """One for each order, all with these weights and limits. Ends the command with EXIT_USAGE for
+    what is malformed, or names what does not occur."""
+    with naming("--order"):
+        plain = [Discipline(order) for order in orders]
+    if weights and FAIR_SHARE not in orders:
+        refuse(
+            "--weight", f"only the order {FAIR_SHARE} looks at weights: add --order {FAIR_SHARE}"
+        )
+    quotas = {quota.name for quota in pool.quotas}
+    quotas |= {a.quota for t in scenario.trajectories for a in t.actions if a.quota}
+    with naming("--weight"):
+        weighted = Discipline(weights=parse_weights(weights))
+        check_names(weighted, scenario.trajectories, quotas)
+    with naming("--limit"):
+        limited = Discipline(limits=parse_limits(limits))
+        check_names(limited, scenario.trajectories, quotas)
+    return [replace(d, weights=weighted.weights, limits=limited.limits) for d in plain]
+
+
 # Running it
 
 
 def run(
-    trajectories: Sequence[TraceTrajectory], cluster: ClusterSpec, policy: str
+    trajectories: Sequence[TraceTrajectory],
+    cluster: ClusterSpec,
+    policy: str,
+    discipline: Discipline,
+    on_end: Callable[[], None] | None = None,
 ) -> SimulationResult:
     """One simulation. Ends the command where the policy is unknown or stands still."""
     try:
-        return simulate(trajectories, cluster, policy, views=VIEWS)
+        return simulate(
+            trajectories, cluster, policy, discipline=discipline, views=VIEWS, on_end=on_end
+        )
     except ValueError as error:
         give_up(error, EXIT_USAGE)
     except SimulationError as error:
         give_up(f"{policy} cannot finish this trace: {error}")
-
-
-@contextmanager
-def progress(label: str, total: int | None = None) -> Iterator[Callable[[str], None]]:
-    """A bar on stderr while something is simulated, if that is a terminal. Calling what it yields
-    says what is being done now, and counts; without a total the bar only shows that it goes on."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    screen = Console(stderr=True, highlight=False)
-    bar = Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        TimeElapsedColumn(),
-        console=screen,
-        transient=True,
-        disable=not screen.is_terminal,
-    )
-    done = -1
-
-    def now(what: str) -> None:
-        nonlocal done
-        done += 1
-        bar.update(task, description=f"{label} {what}", completed=done)
-
-    with bar:
-        task = bar.add_task(label, total=total)
-        yield now
 
 
 @contextmanager

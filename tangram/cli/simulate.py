@@ -9,19 +9,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .options import (
+    ORDER_DEFAULT,
     POLICY_DEFAULT,
     Count,
     Elastic,
     Gpus,
     Json,
+    Limits,
     Quotas,
     Replicate,
     Seed,
     Source,
+    Weights,
 )
 from .terminal import complain, console, give_up, interruptible, missing_extra, print_json
 
 if TYPE_CHECKING:
+    from ..scheduler.simulator.discipline import Discipline
     from ..scheduler.simulator.result import SimulationResult
 
 PLOT_EXTRA = "tangram-rl[plot]"
@@ -33,7 +37,9 @@ tangram simulate coding64 --nodes 5x256 --policy elastic --policy fcfs
 
 tangram simulate trace.jsonl.gz --nodes 2x64x256Gi --replicate 500 --elastic test=1-32:0.03 --json
 
-tangram simulate trace.jsonl --nodes 64 --quota search:concurrency=8,rate=100,period=1m --plot F.svg"""
+tangram simulate trace.jsonl --nodes 64 --quota search:concurrency=8,rate=100,period=1m --plot F.svg
+
+tangram simulate trace.jsonl --nodes 64 --order first-come --order fair-share --weight coding=2"""
 
 
 @interruptible()
@@ -53,6 +59,17 @@ def simulate(
         list[str] | None,
         typer.Option("--policy", metavar="P", help="May be repeated.", show_default="elastic"),
     ] = None,
+    orders: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--order",
+            metavar="O",
+            help="Who is served first. May be repeated: every policy is run with each.",
+            show_default=ORDER_DEFAULT,
+        ),
+    ] = None,
+    weights: Weights = None,
+    limits: Limits = None,
     trajectories: Count = None,
     replicate_to: Replicate = None,
     seed: Seed = 0,
@@ -66,21 +83,25 @@ def simulate(
     """Replay a trace or a workload in virtual time, and say how long its actions would take.
 
     The scheduler is the one that serves. An action follows a gap after the end of the one before
-    it, so slow actions delay what comes next. With several policies the first is what the others
-    are compared with.
+    it, so slow actions delay what comes next. With several policies or orders the first is what the
+    others are compared with.
     """
     from .comparison import document, render
-    from .scenario import pool_name, progress, read_pool, read_scenario, run
+    from .progress import progress
+    from .scenario import pool_name, read_disciplines, read_pool, read_scenario, run
 
     drawing = None if plot is None else _drawing(plot)
     scenario = read_scenario(source, trajectories, replicate_to, seed, elastic or ())
     cluster = read_pool(scenario, nodes, gpus, quotas or ())
-    chosen = policies or [POLICY_DEFAULT]
+    disciplines = read_disciplines(
+        scenario, cluster, orders or [ORDER_DEFAULT], weights or (), limits or ()
+    )
+    chosen = _pairs(policies or [POLICY_DEFAULT], disciplines)
     results = []
-    with progress("simulating", len(chosen) if len(chosen) > 1 else None) as now:
-        for policy in chosen:
-            now(policy)
-            results.append(run(scenario.trajectories, cluster, policy))
+    with progress("simulating", scenario.actions, len(chosen), quiet=as_json) as ends:
+        for policy, discipline in chosen:
+            ends.begin(policy if len(disciplines) == 1 else f"{policy}, {discipline.order}")
+            results.append(run(scenario.trajectories, cluster, policy, discipline, ends.on_end))
     details = f"{scenario.details} on {pool_name(cluster)}"
     if as_json:
         print_json(document(results))
@@ -88,6 +109,19 @@ def simulate(
         console().print(render(results, f"{scenario.name}: {details}"))
     if drawing is not None:
         drawing(results, scenario.name, details)
+
+
+def _pairs(
+    policies: Sequence[str], disciplines: Sequence[Discipline]
+) -> list[tuple[str, Discipline]]:
+    """Every policy with each discipline; pods, which know no order, once."""
+    from ..scheduler.simulator.host import is_pod
+
+    return [
+        (policy, discipline)
+        for policy in policies
+        for discipline in (disciplines[:1] if is_pod(policy) else disciplines)
+    ]
 
 
 def _drawing(path: Path) -> Callable[[Sequence[SimulationResult], str, str], None]:

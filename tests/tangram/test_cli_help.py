@@ -21,10 +21,10 @@ OPTIONS = {
     "logs": "ACTION --follow --server",
     "cancel": "ACTION --trajectory --group --step --task --json --server",
     "doctor": "--json",
-    "simulate": "--nodes --gpus --quota --policy --trajectories --replicate --seed --elastic --json"
-    " --plot",
-    "plan": "--slo --nodes --gpus --quota --search --max-nodes --policy --trajectories --replicate"
-    " --seed --elastic --json",
+    "simulate": "--nodes --gpus --quota --policy --order --weight --limit --trajectories --replicate"
+    " --seed --elastic --json --plot",
+    "plan": "--slo --nodes --gpus --quota --search --max-nodes --policy --order --weight --limit"
+    " --trajectories --replicate --seed --elastic --json",
     "version": "",
 }
 

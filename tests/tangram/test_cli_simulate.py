@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import subprocess
 import sys
@@ -10,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+from rich.progress import Progress
 from typer.testing import CliRunner, Result
 
 from tangram.cli import app, scenario
+from tangram.cli.progress import Ends, progress
 from tangram.cli.scenario import parse_quota
 from tangram.scheduler.simulator.cluster import QuotaSpec
 
@@ -49,6 +53,12 @@ def trace(tmp_path: Path) -> Path:
 def tangram(*arguments: object, stdin: bytes | None = None) -> Result:
     environment = {"COLUMNS": "120", "NO_COLOR": "1", "TERM": "dumb"}
     return CliRunner().invoke(app, list(map(str, arguments)), input=stdin, env=environment)
+
+
+def on_a_terminal(*arguments: object) -> Result:
+    """With stderr taken for one."""
+    environment = {"COLUMNS": "120", "NO_COLOR": "1", "FORCE_COLOR": "1"}
+    return CliRunner().invoke(app, list(map(str, arguments)), env=environment)
 
 
 def figures(*arguments: object, stdin: bytes | None = None) -> Any:
@@ -388,3 +398,147 @@ def test_a_client_without_numpy_simulates_too() -> None:
     run = subprocess.run(command, check=False, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout)["policy"] == "elastic"
+
+
+# Who is served first
+
+
+@pytest.fixture
+def tasks(tmp_path: Path) -> Path:
+    """Four trajectories of task `a` and tenant `lab`, then two of `b` in a group, all at once."""
+    path = tmp_path / "tasks.jsonl"
+    lines = [line(f"a{number}", second(), task="a", tenant="lab") for number in range(4)]
+    lines += [line(f"b{number}", second(), task="b", group="g") for number in range(2)]
+    path.write_text("\n".join(lines))
+    return path
+
+
+ORDERS = ("--order", "first-come", "--order", "fair-share")
+
+
+def test_orders_stand_side_by_side_for_every_policy_that_knows_any(tasks: Path) -> None:
+    pod = "pod:request=1,limit=1,pods=2"
+    policies = (*FCFS, "--policy", pod, "--policy", "elastic")
+    found = figures("simulate", tasks, "--nodes", "1", *policies, *ORDERS)["results"]
+    assert [(result["policy"], result["order"]) for result in found] == [
+        ("fcfs", "first-come"),
+        ("fcfs", "fair-share"),
+        (pod, None),
+        ("elastic", "first-come"),
+        ("elastic", "fair-share"),
+    ]
+    first, fair = found[:2]
+    assert first["by_task"]["b"]["mean_act_s"] == pytest.approx(5.5)
+    assert fair["by_task"]["b"]["mean_act_s"] == pytest.approx(3.0)
+    assert (first["groups"]["mean_s"], fair["groups"]["mean_s"]) == (6.0, 4.0)
+    assert fair["by_tenant"]["lab"]["actions"] == 4
+
+
+def test_the_table_names_the_order_and_has_figures_per_task_and_group(tasks: Path) -> None:
+    text = tangram("simulate", tasks, "--nodes", "1", *FCFS, *ORDERS).stdout
+    rows = [row.split() for row in text.splitlines()]
+    assert ["policy", "order"] in [row[:2] for row in rows]
+    assert ["fcfs", "first-come"] in [row[:2] for row in rows]
+    assert ["fcfs", "fair-share"] in [row[:2] for row in rows]
+    assert ["b", "fcfs,", "fair-share", "2", "3.00", "s"] in [row[:6] for row in rows]
+    assert ["lab", "fcfs", "4", "2.50", "s"] in [row[:5] for row in rows]
+    assert "group" in text
+
+
+def test_of_one_task_in_the_usual_order_the_table_is_as_short_as_ever(trace: Path) -> None:
+    text = tangram("simulate", trace, "--nodes", "1", *FCFS).stdout
+    assert "order" not in text
+    assert "task" not in text
+    assert "group" not in text
+
+
+def test_many_tasks_are_cut_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "many.jsonl"
+    path.write_text("\n".join(line(f"t{n}", second(), task=f"task{n:02}") for n in range(11)))
+    text = tangram("simulate", path, "--nodes", "1", *FCFS).stdout
+    assert "task07" in text and "task08" not in text
+    assert "3 more tasks are not shown: see --json" in text
+
+
+def test_weights_and_limits_reach_the_scheduler(tasks: Path) -> None:
+    options = ("--nodes", "1", *FCFS, "--order", "fair-share")
+    plain = figures("simulate", tasks, *options)
+    heavy = figures("simulate", tasks, *options, "--weight", "lab=2")
+    assert heavy["by_task"]["a"]["mean_act_s"] < plain["by_task"]["a"]["mean_act_s"]
+    wide = ("--nodes", "8", *FCFS)
+    limited = figures("simulate", tasks, *wide, "--limit", "a:cores=1")
+    assert limited["by_task"]["a"]["mean_act_s"] == pytest.approx(2.5)
+    assert limited["by_task"]["b"]["mean_act_s"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--order", "lottery"), "known are first-come, priority[:ageing=60], fair-share, group"),
+        (("--weight", "a=2"), "only the order fair-share looks at weights"),
+        (("--order", "fair-share", "--weight", "a"), "such as coding=2"),
+        (("--order", "fair-share", "--weight", "c=1"), "there are: a, b, lab"),
+        (("--limit", "a:core=1"), "cores, gpus or quota:NAME"),
+        (("--limit", "c:cores=1"), "there are: *, a, b"),
+        (("--limit", "a:quota:search=1"), "no quota is called 'search'"),
+    ],
+)
+@pytest.mark.parametrize(
+    "command", [("simulate",), ("plan", "--slo", "p95=1m")], ids=lambda c: c[0]
+)
+def test_a_wrong_order_weight_or_limit_is_named(
+    tasks: Path, command: tuple[str, ...], options: tuple[str, ...], words: str
+) -> None:
+    assert words in refusal(command[0], tasks, *command[1:], "--nodes", "1", *FCFS, *options)
+
+
+def test_a_plan_is_for_an_order_and_its_limits(tasks: Path) -> None:
+    options = ("--slo", "max=4s", "--nodes", "1x1", *FCFS)
+    assert figures("plan", tasks, *options)["pool"]["nodes"] == 2
+    # One at a time of `a`: its last ends after 4 s whatever the pool.
+    options = ("--slo", "max=3s", "--nodes", "1x8", "--max-nodes", "2", *FCFS)
+    assert figures("plan", tasks, *options)["order"] == "first-come"
+    limited = tangram("plan", tasks, *options, "--limit", "a:cores=1")
+    assert limited.exit_code == 1
+    said = tangram("plan", tasks, *options, "--order", "group").stdout
+    assert "policy fcfs, order group" in said
+
+
+# How far it is
+
+
+def test_the_bar_counts_the_actions_of_all_policies_that_have_ended(tmp_path: Path) -> None:
+    path = tmp_path / "long.jsonl"
+    path.write_text("\n".join(line(f"t{n}", *[second()] * 10) for n in range(20)))
+    policies = (*FCFS, "--policy", "backfill:1")
+    said = on_a_terminal("simulate", path, "--nodes", "4", *policies).stderr
+    assert "of 400 actions" in said
+    assert "simulating backfill:1" in said
+    said = on_a_terminal("plan", path, "--slo", "max=1s", "--nodes", "4", *FCFS).stderr
+    assert "of 200 actions" in said
+
+
+def test_json_comes_without_a_bar(trace: Path) -> None:
+    for command in (("simulate",), ("plan", "--slo", "max=2s")):
+        arguments = (command[0], trace, *command[1:], "--nodes", "2", *FCFS)
+        assert "actions" in on_a_terminal(*arguments).stderr
+        assert on_a_terminal(*arguments, "--json").stderr == ""
+
+
+def test_nothing_is_counted_where_nobody_sees_it() -> None:
+    with progress("simulating", 10, 1, quiet=True) as ends:
+        assert ends.on_end is None
+
+
+def test_ends_add_up_over_simulations_or_begin_anew() -> None:
+    for runs, begun, over in ((2, 100, 200), (None, 0, 100)):
+        bar = Progress(console=Console(file=io.StringIO()), auto_refresh=False)
+        ends = Ends("simulating", 100, runs, bar)
+        assert ends.on_end is not None
+        for what in ("one", "two"):
+            ends.begin(what)
+            first = bar.tasks[0].completed
+            for _ in range(100):
+                ends.on_end()
+        assert (bar.tasks[0].description, first) == ("simulating two", begun)
+        assert bar.tasks[0].completed == bar.tasks[0].total == over

@@ -138,15 +138,15 @@ def _figure(results: Sequence[SimulationResult], title: str, details: str) -> Fi
 
 def _names(results: Sequence[SimulationResult]) -> list[str]:
     """One per result, also where a policy is asked for twice."""
-    return [f"{result.policy} #{n}" if n else result.policy for n, result in _numbered(results)]
+    return [f"{result.name} #{n}" if n else result.name for n, result in _numbered(results)]
 
 
 def _numbered(results: Sequence[SimulationResult]) -> list[tuple[int, SimulationResult]]:
     seen: dict[str, int] = {}
     numbered = []
     for result in results:
-        seen[result.policy] = seen.get(result.policy, 0) + 1
-        number = seen[result.policy]
+        seen[result.name] = seen.get(result.name, 0) + 1
+        number = seen[result.name]
         numbered.append((number if number > 1 else 0, result))
     return numbered
 
@@ -305,7 +305,7 @@ def _gantt_title(result: SimulationResult, chart: series.Gantt) -> str:
     nodes = len({node for kind, node in result.capacities if kind == chart.kind})
     where = f" of {chart.node}" if chart.node else ""
     kind = "cores" if chart.kind == CORES else _titled(chart.kind)
-    said = f"{result.policy}: {kind}{where}"
+    said = f"{result.name}: {kind}{where}"
     if nodes > 1:
         said += f", the busiest of {nodes} nodes"
     if chart.shared:

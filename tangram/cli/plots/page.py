@@ -1,4 +1,4 @@
-"""The HTML page around a picture: a title, the table of figures, the SVG, what to know. One file,
+"""The HTML page around a picture: a title, the tables of figures, the SVG, what to know. One file,
 no script, nothing loaded from elsewhere."""
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from ...scheduler.simulator.result import SimulationResult
-from ..comparison import columns, notes, rows
+from ..comparison import breakdowns, columns, notes, rows
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #22272e; margin: 2rem auto; max-width: 76rem;
@@ -24,17 +24,22 @@ svg { width: 100%; height: auto; margin-top: 1rem; }
 
 
 def page(results: Sequence[SimulationResult], title: str, details: str, svg: str) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in columns(results))
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
-        for row in rows(results)
-    )
+    tables = _table(columns(results), rows(results))
+    tables += "".join(_table(part.columns, part.rows) for part in breakdowns(results))
     said = "".join(f"<p>{escape(note)}</p>" for note in notes(results))
     drawing = svg[svg.index("<svg") :]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>"
-        f"<h1>{escape(title)}</h1><p>{escape(details)}</p><div><table><thead><tr>{head}</tr></thead>"
-        f"<tbody>{body}</tbody></table></div>{said}<div>{drawing}</div></body></html>\n"
+        f"<h1>{escape(title)}</h1><p>{escape(details)}</p><div>{tables}</div>"
+        f"{said}<div>{drawing}</div></body></html>\n"
     )
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

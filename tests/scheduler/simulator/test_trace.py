@@ -56,6 +56,14 @@ def test_every_field_of_the_documented_example_is_read() -> None:
     assert found.memory_mib == 162
 
 
+def test_what_tells_who_is_served_first_is_read_and_written_again() -> None:
+    owner = {"tenant": "lab", "group": "g", "step": 0, "priority": -2}
+    [found] = read(line({**EXEC, "priority": 5}, task="coding", **owner))
+    assert (found.tenant, found.group, found.step, found.priority) == ("lab", "g", 0, -2)
+    assert found.actions[0].priority == 5
+    assert read(tr.write_line(found)) == [found]
+
+
 def test_what_only_a_recorded_trace_says_is_read_and_written_again() -> None:
     times = {"overhead_s": 0.5, "prepare_s": 0.25, "release_s": 0.125}
     [found] = read(line({**EXEC, **times, "memory_mib": 7}, memory_mib=512))
@@ -130,6 +138,8 @@ MALFORMED: list[tuple[str, str]] = [
     (line(EXEC, step=1.5), "step: an integer"),
     (line(EXEC, step=-1), "step: an integer"),
     (line(EXEC, priority=True), "priority: an integer"),
+    (line({**EXEC, "priority": 1.5}), r"actions\[0\].priority: an integer"),
+    (line(EXEC, tenant=7), "tenant: a string"),
     (
         line(EXEC, {**EXEC, "kind": "bash"}),
         r"actions\[1\].kind: one of exec, score, call, .*'bash'",
@@ -270,6 +280,14 @@ def test_replicating_draws_whole_rounds_and_cuts_the_last() -> None:
     assert [t.id for t in tr.replicate(originals, 8, seed=1)] == names
     orders = {tuple(t.id for t in tr.replicate(originals, 3, seed)) for seed in range(30)}
     assert len(orders) == 6
+
+
+def test_replicas_of_a_group_are_a_group_of_their_own() -> None:
+    grouped = [walk(name, group="g", step=3) for name in "ab"]
+    drawn = tr.replicate([*grouped, walk("c")], 6, seed=1)
+    groups = {trajectory.id: trajectory.group for trajectory in drawn}
+    assert groups == {"a": "g", "b": "g", "c": "", "a~2": "g~2", "b~2": "g~2", "c~2": ""}
+    assert {trajectory.step for trajectory in drawn if trajectory.group} == {3}
 
 
 def test_replicas_never_take_an_id_that_the_trace_has() -> None:

@@ -32,8 +32,10 @@ def score_of(duration_s: float, gpus: list[int], gap_s: float = 0.0, **more: Any
     return TraceAction("score", gap_s, duration_s, Amounts.among(gpus), service="rm", **more)
 
 
-def walk(name: str, *actions: TraceAction, start_s: float = 0.0) -> TraceTrajectory:
-    return TraceTrajectory(name, "task", start_s, actions)
+def walk(
+    name: str, *actions: TraceAction, start_s: float = 0.0, task: str = "task", **more: Any
+) -> TraceTrajectory:
+    return TraceTrajectory(name, task, start_s, actions, **more)
 
 
 def walks(*actions: TraceAction, start_s: float = 0.0) -> list[TraceTrajectory]:
