@@ -40,7 +40,6 @@ _LATER = {
     "services": "GPU services",
     "engine": "engines other than this machine",
     "journal": "a journal on disk",
-    "tenants": "tenants",
 }
 """Keys of the documentation that this version does not have."""
 
@@ -120,6 +119,13 @@ class SchedulerConfig(_Settings):
     that its actions hold at most at once. Default: none."""
 
 
+class TenantConfig(_Settings):
+    """Whose tasks are one party's: the order fair-share divides its weight among them."""
+
+    tasks: list[str] = Field(min_length=1)
+    """Names of tasks. A task that no tenant names stands for itself."""
+
+
 class ServerConfig(_Settings):
     """All settings of `tangram serve`. Every one has a default: no file at all works."""
 
@@ -171,6 +177,9 @@ class ServerConfig(_Settings):
     scheduler: SchedulerConfig = SchedulerConfig()
     """Who is served first, and with how much."""
 
+    tenants: dict[str, TenantConfig] = Field(default_factory=dict)
+    """Tenants by name; their weights stand in `scheduler.weights`. Default: none."""
+
     lease: Seconds = 60.0
     """Seconds that a task's trajectories outlive the last sign of its clients. Default 60: a
     trainer that restarts in a minute finds them."""
@@ -193,6 +202,27 @@ class ServerConfig(_Settings):
                         f"scheduler.limits.{task}.{kind}: no such quota; known: {known}"
                     )
         return self
+
+    @model_validator(mode="after")
+    def _each_task_has_one_tenant(self) -> ServerConfig:
+        owners: dict[str, str] = {}
+        for tenant, settings in self.tenants.items():
+            for task in settings.tasks:
+                if owners.setdefault(task, tenant) != tenant:
+                    raise ValueError(
+                        f"tenants.{tenant}.tasks: {task!r} is a task of {owners[task]!r} already"
+                    )
+                if task in self.tenants:
+                    raise ValueError(
+                        f"tenants.{tenant}.tasks: {task!r} is a tenant's name too, and weights are"
+                        " by name: call one of them otherwise"
+                    )
+        return self
+
+    @property
+    def task_tenants(self) -> dict[str, str]:
+        """Task -> its tenant."""
+        return {task: name for name, tenant in self.tenants.items() for task in tenant.tasks}
 
     @property
     def listen_address(self) -> tuple[str, int]:

@@ -7,7 +7,7 @@ acquires. Whatever else ends a call leaves its action detached.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 
@@ -39,9 +39,13 @@ PAGE_BYTES_MAX = 4 << 20
 class ActionsService(ActionsServicer):
     """Stateless: all it knows is the dispatcher."""
 
-    def __init__(self, dispatcher: Dispatcher, *, output_limit_bytes: int) -> None:
-        """`output_limit_bytes` is kept of each stream of an action that does not say."""
+    def __init__(
+        self, dispatcher: Dispatcher, *, output_limit_bytes: int, tenants: Mapping[str, str]
+    ) -> None:
+        """`output_limit_bytes` is kept of each stream of an action that does not say; `tenants` maps
+        tasks to whose they are."""
         self._dispatcher = dispatcher
+        self._tenants = tenants
         self._output_limit_bytes = output_limit_bytes
 
     # -- running -----------------------------------------------------------------------------
@@ -210,7 +214,10 @@ class ActionsService(ActionsServicer):
 
     async def _submit(self, spec: types_pb2.ActionSpec) -> ActionRecord:
         request = action_request(
-            spec, now=self._dispatcher.now(), output_limit_bytes=self._output_limit_bytes
+            spec,
+            now=self._dispatcher.now(),
+            output_limit_bytes=self._output_limit_bytes,
+            tenants=self._tenants,
         )
         return await self._dispatcher.submit(request)
 

@@ -197,9 +197,10 @@ class Server:
         self.http_address = _shown(host, port)
 
     async def _start_grpc(self, server: grpc.aio.Server, dispatcher: Dispatcher) -> None:
-        actions = ActionsService(dispatcher, output_limit_bytes=self.config.sandbox.output_limit)
+        output_limit, tenants = self.config.sandbox.output_limit, self.config.task_tenants
+        actions = ActionsService(dispatcher, output_limit_bytes=output_limit, tenants=tenants)
         _add(actions_pb2_grpc.add_ActionsServicer_to_server, actions, server)
-        trajectories = TrajectoriesService(dispatcher)
+        trajectories = TrajectoriesService(dispatcher, tenants)
         _add(trajectories_pb2_grpc.add_TrajectoriesServicer_to_server, trajectories, server)
         _add(cluster_pb2_grpc.add_ClusterServicer_to_server, ClusterService(dispatcher), server)
         _add(health_pb2_grpc.add_HealthServicer_to_server, self._health, server)

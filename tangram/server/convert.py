@@ -6,6 +6,7 @@ this server (its images, quotas, capacity) is refused behind them. The way back 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from hashlib import blake2b
 
 from ..errors import InvalidRequest
@@ -38,12 +39,16 @@ _STATES = {types_pb2.State.Value(f"STATE_{state.upper()}"): state for state in S
 
 
 def action_request(
-    spec: types_pb2.ActionSpec, *, now: float, output_limit_bytes: int
+    spec: types_pb2.ActionSpec,
+    *,
+    now: float,
+    output_limit_bytes: int,
+    tenants: Mapping[str, str] = EMPTY,
 ) -> ActionRequest:
     """What a client asked for. Raises InvalidRequest with the field to blame.
 
     `now` is the server's monotonic clock, from which the deadline counts; `output_limit_bytes` is
-    kept of each stream where the request does not say.
+    kept of each stream where the request does not say; `tenants` maps tasks to whose they are.
     """
     body = spec.WhichOneof("body")
     if body is None:
@@ -67,10 +72,11 @@ def action_request(
             validate.identifier(spec.trajectory, "trajectory")
         demand, payload = _call(spec.call) if body == "call" else _permit(spec.permit)
     serialised = spec.SerializeToString(deterministic=True)
+    task = validate.task_name(spec.task)
     return ActionRequest(
         action=Action(
             id=identifier,
-            task=validate.task_name(spec.task),
+            task=task,
             demand=demand,
             trajectory=spec.trajectory or None,
             kind=body,
@@ -84,6 +90,7 @@ def action_request(
             profile=_profile(spec.profile) if spec.HasField("profile") else _UNKNOWN_PROFILE,
             group=validate.text(spec.group, "group"),
             step=_step(spec),
+            tenant=tenants.get(task, ""),
             signature=_signature(payload, spec),
             malleable=spec.malleable,
         ),
@@ -95,10 +102,13 @@ def action_request(
     )
 
 
-def trajectory_request(spec: trajectories_pb2.TrajectorySpec) -> TrajectoryRequest:
+def trajectory_request(
+    spec: trajectories_pb2.TrajectorySpec, tenants: Mapping[str, str] = EMPTY
+) -> TrajectoryRequest:
     """What a client wants opened. Raises InvalidRequest with the field to blame.
 
-    Sizes that are not set stay None; what a node reserves is known once it has filled them in.
+    `tenants` maps tasks to whose they are. Sizes that are not set stay None; what a node reserves is
+    known once it has filled them in.
     """
     identifier = validate.identifier(spec.id, "id")
     task = validate.task_name(spec.task)
@@ -124,6 +134,7 @@ def trajectory_request(spec: trajectories_pb2.TrajectorySpec) -> TrajectoryReque
             priority=_priority(spec.priority),
             group=validate.text(spec.group, "group"),
             step=_step(spec),
+            tenant=tenants.get(task, ""),
         ),
         spec=SandboxSpec(
             trajectory=identifier,

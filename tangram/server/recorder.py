@@ -101,6 +101,7 @@ class TraceRecorder:
             group=owner.group,
             step=owner.step,
             priority=owner.priority,
+            tenant=owner.tenant,
             reserved_mib=owner.reserve.get(MEMORY, 0) / MIB,
         )
         self._open[record.id] = _Line(record.opened, trajectory)
@@ -153,7 +154,7 @@ class TraceRecorder:
             actions=(),
             group=action.group,
             step=action.step,
-            priority=action.priority,
+            tenant=action.tenant,
         )
         return _Line(record.submitted, trajectory)
 
@@ -263,6 +264,7 @@ def _step(record: ActionRecord, predict: Callable[[Action], Profile]) -> _Step:
         duration_s=round(max(result.run_s, DURATION_MIN_S), DIGITS),
         memory_mib=round(result.peak_memory_bytes / MIB, 1),
         timeout_s=action.timeout_s,
+        priority=action.priority,
         overhead_s=round(record.sandbox_wait_s, DIGITS),
         prepare_s=round(max(0.0, ended - granted - result.run_s), DIGITS),
         release_s=round(max(0.0, released - ended), DIGITS),

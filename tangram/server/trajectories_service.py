@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import TypeVar
 
 from ..errors import InvalidRequest
@@ -21,14 +21,17 @@ Part = TypeVar("Part", pb.WriteFileRequest, pb.WriteTreeRequest)
 class TrajectoriesService(TrajectoriesServicer):
     """Stateless: all it knows is the dispatcher."""
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
+    def __init__(self, dispatcher: Dispatcher, tenants: Mapping[str, str]) -> None:
+        """`tenants` maps tasks to whose they are."""
         self._dispatcher = dispatcher
+        self._tenants = tenants
 
     # -- life --------------------------------------------------------------------------------
 
     @method
     async def Open(self, request: pb.OpenRequest, context: Context) -> pb.OpenResponse:
-        record = await self._dispatcher.open_trajectory(trajectory_request(request.trajectory))
+        opening = trajectory_request(request.trajectory, self._tenants)
+        record = await self._dispatcher.open_trajectory(opening)
         return pb.OpenResponse(trajectory=trajectory_message(record))
 
     @method

@@ -52,6 +52,9 @@ scheduler:
   order: fair-share
   weights: {coding: 2}
   limits: {coding: {cores: 8, "quota:search": 2}, "*": {cores: 32}}
+tenants:
+  lab: {tasks: [coding, maths]}
+  guests: {tasks: [trial]}
 lease: 120
 detach_grace: 5
 orphan_after: 30
@@ -64,6 +67,7 @@ orphan_after: 30
     rules = config.scheduler
     assert (rules.policy, rules.order, rules.weights) == ("fixed:4", "fair-share", {"coding": 2.0})
     assert rules.limits == {"coding": {"cores": 8, "quota:search": 2}, "*": {"cores": 32}}
+    assert config.task_tenants == {"coding": "lab", "maths": "lab", "trial": "guests"}
     node = config.node_config(8080, Path("/s"), Path("/r"))
     assert (node.cores, node.sandbox.memory, node.orphan_after) == ("0-62", 2 << 30, 30.0)
 
@@ -86,6 +90,14 @@ def test_options_win_over_the_file_and_none_is_no_option(file: Path) -> None:
             "quotas:\n  q:\n    concurrency: 1\n    perod: 1m\n",
             "F:4: quotas.q.perod: unknown key; did you mean period?",
         ),
+        ("tenants:\n  lab: {}\n", "F:2: tenants.lab.tasks: Field required"),
+        ("tenants: {lab: {tasks: []}}", "tenants.lab.tasks: List should have at least 1 item"),
+        ("tenants: {lab: {task: [a]}}", "tenants.lab.task: unknown key; did you mean tasks?"),
+        (
+            "tenants: {lab: {tasks: [a]}, guests: {tasks: [b, a]}}",
+            "tenants.guests.tasks: 'a' is a task of 'lab' already",
+        ),
+        ("tenants: {lab: {tasks: [lab]}}", "tenants.lab.tasks: 'lab' is a tenant's name too"),
         ("services: []", "does not have GPU services: remove this key"),
         ("launcher: lxc", "F:1: launcher: Input should be 'auto', 'bubblewrap', 'docker'"),
         ("listen: 7070", "F:1: listen:"),

@@ -268,6 +268,17 @@ def test_large_input_is_no_large_command() -> None:
         convert(exec_spec(exec=command))
 
 
+def test_a_task_belongs_to_its_tenant_and_others_to_none() -> None:
+    tenants = {"train": "lab", "default": "guests"}
+    for task, tenant in (("train", "lab"), ("", "guests"), ("other", "")):
+        spec = exec_spec(task=task)
+        request = action_request(spec, now=0.0, output_limit_bytes=LIMIT, tenants=tenants)
+        assert request.action.tenant == tenant
+        opening = trajectories_pb2.TrajectorySpec(id="t", task=task)
+        assert trajectory_request(opening, tenants).trajectory.tenant == tenant
+    assert convert(exec_spec(task="train")).action.tenant == ""
+
+
 def test_a_trajectory_leaves_to_the_node_what_it_does_not_say() -> None:
     request = trajectory_request(trajectories_pb2.TrajectorySpec(id="t"))
     assert request.trajectory.concurrency == 1 and request.trajectory.sandboxed

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tangram import AsyncClient
-from tangram.config import ServerConfig
+from tangram.config import ServerConfig, TenantConfig
 from tangram.errors import FailedPrecondition
 from tangram.managers.config import QuotaConfig
 from tangram.managers.fake import FakeManager
@@ -27,9 +27,15 @@ CORES = ResourceId("cores", "node0")
 
 
 @asynccontextmanager
-async def recording(trace: Path, cores: int = 4) -> AsyncIterator[tuple[Server, AsyncClient]]:
+async def recording(
+    trace: Path, cores: int = 4, **settings: Any
+) -> AsyncIterator[tuple[Server, AsyncClient]]:
     config = ServerConfig(
-        listen="127.0.0.1:0", http="127.0.0.1:0", state=trace.parent / "state", record=trace
+        listen="127.0.0.1:0",
+        http="127.0.0.1:0",
+        state=trace.parent / "state",
+        record=trace,
+        **settings,
     )
     quotas = await open_quota_manager({"search": QuotaConfig(concurrency=2)})
     server = Server(config, managers=[FakeManager(cores=cores), quotas])
@@ -72,6 +78,28 @@ async def test_a_trajectory_is_written_when_it_has_ended(trace: Path) -> None:
     assert 0.02 <= first.duration_s < 5
     assert second.amounts == Amounts.exactly(2)
     assert second.profile.run_s(2) == pytest.approx(second.duration_s / 2)
+
+
+async def test_whose_it_was_and_how_urgent_is_written_too(trace: Path) -> None:
+    tenants = {"lab": TenantConfig(tasks=["coding"])}
+    async with recording(trace, tenants=tenants) as (server, client):
+        async with client.trajectory(id="t", priority=2) as trajectory:
+            await trajectory.exec("true", priority=-1)
+        async with client.quota("search"):
+            pass
+        async with (
+            AsyncClient(server.grpc_address, task="other") as other,
+            other.trajectory(id="u") as trajectory,
+        ):
+            await trajectory.exec("true")
+        await _written(server, 3)
+        found = {line.id: line for line in read(trace)}
+    mine, theirs = found.pop("t"), found.pop("u")
+    [(_, call)] = found.items()
+    assert (mine.tenant, mine.priority, mine.actions[0].priority) == ("lab", 2, -1)
+    assert (theirs.tenant, theirs.priority, theirs.actions[0].priority) == ("", 0, 0)
+    assert call.tenant == "lab"
+    assert '"tenant"' not in next(line for line in text_of(trace).splitlines() if '"u"' in line)
 
 
 async def test_a_replay_submits_when_it_was_submitted(trace: Path) -> None:
