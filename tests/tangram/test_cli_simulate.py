@@ -493,8 +493,6 @@ def test_a_wrong_order_weight_or_limit_is_named(
 
 
 def test_a_plan_is_for_an_order_and_its_limits(tasks: Path) -> None:
-    options = ("--slo", "max=4s", "--nodes", "1x1", *FCFS)
-    assert figures("plan", tasks, *options)["pool"]["nodes"] == 2
     # One at a time of `a`: its last ends after 4 s whatever the pool.
     options = ("--slo", "max=3s", "--nodes", "1x8", "--max-nodes", "2", *FCFS)
     assert figures("plan", tasks, *options)["order"] == "first-come"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ from .worlds import call_of, ends, outcome, run_of, walk
 POD = "pod:request=1,limit=1,pods=8"
 
 
-def singles(name: str, count: int, **fields: object) -> list[TraceTrajectory]:
+def singles(name: str, count: int, **fields: Any) -> list[TraceTrajectory]:
     """So many trajectories of a task, of one action of one second each."""
     return [walk(f"{name}{i}", run_of(1), task=name, **fields) for i in range(count)]
 
