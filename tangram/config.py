@@ -126,6 +126,17 @@ class TenantConfig(_Settings):
     """Names of tasks. A task that no tenant names stands for itself."""
 
 
+class CacheConfig(_Settings):
+    """Answers of actions that are declared deterministic, given again to the same ones."""
+
+    tasks: list[str] = Field(default_factory=list)
+    """Tasks whose actions are answered so; "*" for all. Default: none."""
+
+    max_bytes: Size = 256 << 20
+    """Of answers that are kept; those not asked for longest go first. Default 256Mi: tens of thousands
+    of short ones."""
+
+
 class ServerConfig(_Settings):
     """All settings of `tangram serve`. Every one has a default: no file at all works."""
 
@@ -176,6 +187,9 @@ class ServerConfig(_Settings):
 
     scheduler: SchedulerConfig = SchedulerConfig()
     """Who is served first, and with how much."""
+
+    cache: CacheConfig = CacheConfig()
+    """Answers of deterministic actions. Default: none are kept."""
 
     tenants: dict[str, TenantConfig] = Field(default_factory=dict)
     """Tenants by name; their weights stand in `scheduler.weights`. Default: none."""

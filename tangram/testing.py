@@ -8,11 +8,11 @@ extra `server`.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from .config import ServerConfig
+from .config import CacheConfig, ServerConfig
 from .managers.config import QuotaConfig
 from .managers.fake import FakeManager
 from .managers.opening import open_quota_manager
@@ -25,16 +25,23 @@ async def serve_fake(
     *,
     quotas: Mapping[str, QuotaConfig] | None = None,
     manager: FakeManager | None = None,
+    cached_tasks: Collection[str] = (),
     listen: str = "127.0.0.1:0",
 ) -> AsyncGenerator[str, None]:
     """Serve while the block runs; gives the address for `AsyncClient(address)`.
 
+    `cached_tasks` are those whose deterministic actions are answered from the cache ("*" for all).
     A `manager` of one's own can be told to fail, to hold calls and to lose sandboxes; `cores` is
     unused then. Raises FailedPrecondition if `listen` names a port that is in use.
     """
     node = manager or FakeManager(cores=cores)
     with tempfile.TemporaryDirectory(prefix="tangram-fake-") as folder:
-        config = ServerConfig(listen=listen, http="127.0.0.1:0", state=Path(folder, "state"))
+        config = ServerConfig(
+            listen=listen,
+            http="127.0.0.1:0",
+            state=Path(folder, "state"),
+            cache=CacheConfig(tasks=list(cached_tasks)),
+        )
         server = Server(config, managers=[node, await open_quota_manager(dict(quotas or {}))])
         await server.start()
         try:

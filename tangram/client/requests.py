@@ -188,6 +188,7 @@ def exec_into(
     stdin: str | bytes | None,
     user: str | None,
     malleable: bool,
+    deterministic: bool,
     duration: float | None,
     elasticity: Elasticity | None,
     max_output: int | str,
@@ -215,6 +216,9 @@ def exec_into(
     if not isinstance(malleable, bool):
         _refuse("malleable", "True or False", malleable)
     spec.malleable = malleable
+    if not isinstance(deterministic, bool):
+        _refuse("deterministic", "True or False", deterministic)
+    spec.deterministic = deterministic
     if duration is not None:
         spec.profile.duration_s = seconds_or_zero(duration, "duration")
     if elasticity is not None:

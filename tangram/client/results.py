@@ -73,6 +73,8 @@ class Result:
     action_id: str
     timing: Timing
     usage: Usage
+    cached: bool = False
+    """The command did not run: another action's answer was given again."""
 
     @property
     def ok(self) -> bool:
@@ -284,6 +286,7 @@ def result_from(action: types_pb2.Action, act: float) -> Result:
         action_id=action.id,
         timing=timing_from(action.timing, act),
         usage=Usage(result.usage.cpu_seconds, result.usage.peak_memory_bytes),
+        cached=result.cached,
     )
 
 

@@ -117,6 +117,7 @@ class AsyncTrajectory:
         user: str | None = None,
         check: bool = False,
         malleable: bool = False,
+        deterministic: bool = False,
         duration: float | None = None,
         elasticity: Elasticity | None = None,
         max_output: int | str = "1Mi",
@@ -131,6 +132,9 @@ class AsyncTrajectory:
         two the scheduler picks, and `{cores}` in the command is replaced by the number.
         With `malleable` the number may also change while it runs, as far as `cores` allows: for
         programs that look at their cores again, or start as many workers as `cores` has at most.
+        With `deterministic` it may be answered with what the same command on the same files said
+        before in this task, where the operator allows it (`cache`): `result.cached`, and whatever it
+        leaves behind is not there then.
         `timeout` counts the run only, `deadline` counts from now. `duration` (seconds with one
         core) and `elasticity` are what is known of it beforehand; what is not said is learned.
         `elasticity` is a table, cores -> E with duration(m) = duration / (E m), or one number from
@@ -159,6 +163,7 @@ class AsyncTrajectory:
             stdin=stdin,
             user=user,
             malleable=malleable,
+            deterministic=deterministic,
             duration=duration,
             elasticity=elasticity,
             max_output=max_output,

@@ -108,6 +108,7 @@ def _fill_result(message: types_pb2.Result, record: ActionRecord, output: bool) 
         message.exit_code = result.exit_code
     if result.signal is not None:
         message.signal = result.signal
+    message.cached = record.cached
     if result.cpu_seconds or result.peak_memory_bytes:
         message.usage.cpu_seconds = result.cpu_seconds
         message.usage.peak_memory_bytes = result.peak_memory_bytes

@@ -33,6 +33,7 @@ from ..scheduler.model import Capacity
 from ..scheduler.resource import ResourceView
 from ..v1 import actions_pb2_grpc, cluster_pb2_grpc, trajectories_pb2_grpc
 from .actions_service import ActionsService
+from .answer_cache import AnswerCache
 from .cluster_service import ClusterService
 from .dispatcher import Dispatcher, DispatcherLimits
 from .failures import from_manager
@@ -155,9 +156,13 @@ class Server:
                 detach_grace_s=self.config.detach_grace,
                 lease_s=self.config.lease,
             ),
+            answers=AnswerCache(self.config.cache.tasks, self.config.cache.max_bytes),
         )
         metrics = Metrics(
-            dispatcher.status, errors=self._scheduler.profiler.errors, recorder=self._recorder
+            dispatcher.status,
+            errors=self._scheduler.profiler.errors,
+            served=dispatcher.answers.counts,
+            recorder=self._recorder,
         )
         dispatcher.observers.append(metrics.observe)
         dispatcher.recorder = self._recorder

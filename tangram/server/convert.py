@@ -99,7 +99,20 @@ def action_request(
         summary=_summary(payload, spec),
         fingerprint=blake2b(serialised, digest_size=16).digest(),
         size=len(serialised) + REQUEST_OVERHEAD_BYTES,
+        deterministic=_deterministic(spec, body),
     )
+
+
+def _deterministic(spec: types_pb2.ActionSpec, body: str) -> bytes:
+    if not spec.deterministic:
+        return b""
+    if body != "exec":
+        raise InvalidRequest(
+            f"deterministic is for exec only: what a {body} says may change any time",
+            field="deterministic",
+        )
+    command = types_pb2.ActionSpec(exec=spec.exec, cores=spec.cores, timeout_s=spec.timeout_s)
+    return blake2b(command.SerializeToString(deterministic=True), digest_size=16).digest()
 
 
 def trajectory_request(

@@ -47,6 +47,7 @@ from .admission import (
     inherit,
     same_body,
 )
+from .answer_cache import AnswerCache
 from .book import ActionBook
 from .failures import from_end, from_manager
 from .grants import GrantRun, cores_of
@@ -65,6 +66,7 @@ from .records import (
     TrajectoryRequest,
 )
 from .reports import TaskTotals, explain, pool_status
+from .same_again import SameAgain
 from .trajectories import TrajectoryBook
 
 log = logging.getLogger(__name__)
@@ -95,9 +97,11 @@ class Dispatcher:
         spool: Path,
         limits: DispatcherLimits | None = None,
         event_log: EventLog | None = None,
+        answers: AnswerCache | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`spool` is the folder to which the output of ended actions moves."""
+        """`spool` is the folder to which the output of ended actions moves; `answers` are given to
+        deterministic actions (default: to none)."""
         self.limits = limits or DispatcherLimits()
         self.draining = False
         self.observers: list[Callable[[ActionRecord], None]] = []
@@ -108,6 +112,15 @@ class Dispatcher:
         self._clock = clock
         self._started_at = clock()
         self._pump = Pump(scheduler, self._log, clock=clock, execute=self._execute)
+        self.answers = answers or AnswerCache((), 0)
+        self._same = SameAgain(
+            self.answers,
+            clock=clock,
+            run=self._submit,
+            answered=self._note_end,
+            end=self._end,
+            spawn=self._spawn,
+        )
         self._tasks: set[asyncio.Task[Any]] = set()
         self._grants: dict[str, GrantRun] = {}
         self._queue = QueueBound(self.limits.max_actions, self.limits.max_bytes)
@@ -191,6 +204,7 @@ class Dispatcher:
         if (known := self._trajectories.known(request)) is not None:  # opened while we asked
             return known
         record = TrajectoryRecord(checked, self.now())
+        self.answers.opened(record)
         self._trajectories.add(record)
         if self.recorder is not None:
             self.recorder.opened(record)
@@ -240,7 +254,10 @@ class Dispatcher:
             request = inherit(request, self._trajectories.usable(action.trajectory))
         self._queue.enter(request)
         record = self._accept(request)
-        await self._pump.post(Submitted(request.action))
+        if isinstance(request.payload, ExecSpec) and action.trajectory is not None:
+            await self._same.serve(record, self._trajectories.get(action.trajectory))
+        else:
+            await self._submit(record)
         if record.error is not None and record.state is State.FAILED and record.granted is None:
             self._book.remove(record.id)
             self._scheduler.forget(record.id)
@@ -416,6 +433,9 @@ class Dispatcher:
 
     # -- acceptance and ends ---------------------------------------------------------------------
 
+    async def _submit(self, record: ActionRecord) -> None:
+        await self._pump.post(Submitted(record.request.action))
+
     def _accept(self, request: ActionRequest) -> ActionRecord:
         now = self.now()
         payload = request.payload
@@ -427,6 +447,7 @@ class Dispatcher:
 
     def _note_end(self, record: ActionRecord) -> None:
         self._queue.leave(record.request)
+        self.answers.ended(record)
         self._book.note_end(record)
         self._totals.ended(record.request.action.task, record.timing(self.now()))
         if record.output.memory_bytes:
@@ -457,7 +478,9 @@ class Dispatcher:
     async def cancel_all(self, action_ids: Iterable[str], reason: str) -> None:
         """Cancel these at once, with nothing granted in between; those that have ended stay as
         they are."""
-        await self._pump.post(CancelAllRequested(tuple(action_ids), reason))
+        chosen = tuple(action_ids)
+        self._same.cancel(chosen, reason)
+        await self._pump.post(CancelAllRequested(chosen, reason))
 
     def close_soon(self, trajectory_id: str) -> None:
         """Close it, without waiting for that."""

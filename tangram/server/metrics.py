@@ -51,15 +51,17 @@ class Metrics:
         status: Callable[[], PoolStatus],
         *,
         errors: Callable[[], Mapping[str, PredictionError]] = dict,
+        served: Mapping[str, int] | None = None,
         recorder: TraceRecorder | None = None,
     ) -> None:
-        """`status` and `errors`, of the predicted durations by kind of action, are asked at each
+        """`served` counts deterministic actions. `status` and `errors`, of the predicted durations by kind of action, are asked at each
         scrape, on the thread that scrapes."""
         self._registry = CollectorRegistry()
         self._actions = _ActionCollector()
         self._registry.register(self._actions)
         self._registry.register(_PoolCollector(status))
         self._registry.register(_PredictionCollector(errors))
+        self._registry.register(_AnswerCollector({} if served is None else served))
         if recorder is not None:
             self._registry.register(_TraceCollector(recorder))
 
@@ -194,6 +196,23 @@ class _PredictionCollector(Collector):
                 labels=("kind", "result"),
             ),
         )
+
+
+class _AnswerCollector(Collector):
+    """Where the answers of deterministic actions came from."""
+
+    def __init__(self, served: Mapping[str, int]) -> None:
+        self._served = served
+
+    def collect(self) -> Iterator[Metric]:
+        served = CounterMetricFamily(
+            "tangram_deterministic_actions",
+            "Deterministic actions: answered from the cache, joined to one that ran, or run.",
+            labels=("served",),
+        )
+        for how, count in self._served.items():
+            served.add_metric((how,), count)
+        yield served
 
 
 class _TraceCollector(Collector):

@@ -134,6 +134,10 @@ class OutputStore:
         are there yet. An offset that jumps means that bytes were cut."""
         return _read(self._pieces(stream), offset)
 
+    def pieces(self, stream: Stream) -> list[tuple[int, bytes]]:
+        """All that is kept, with the offset of each."""
+        return self._pieces(stream)
+
     def joined(self, stream: Stream) -> bytes:
         """Head and tail in one, with a line that tells how much was cut between."""
         return _join(self._pieces(stream), self._kept[stream].produced)

@@ -14,6 +14,7 @@ from ..errors import TangramError
 from ..managers.base import Payload, RunResult, SandboxInfo, SandboxSpec
 from ..scheduler import Action, EndReason, ResourceId, State, Trajectory, WaitReason
 from ..scheduler.stretches import Stretches
+from .known_files import KnownFiles
 from .outputs import OutputStore
 
 
@@ -30,6 +31,8 @@ class ActionRequest:
     """Digest of the whole body: the same id with another one is refused."""
     size: int
     """Bytes that it takes in the queue."""
+    deterministic: bytes = b""
+    """Digest of the command with its amounts and limits, if it is declared to say the same again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,10 @@ class ActionRecord:
     """When all that it was granted was free again."""
     result: RunResult | None = None
     error: TangramError | None = None
+    same_as: str = ""
+    """The action whose answer it got, or waits for."""
+    cached: bool = False
+    """It got another action's answer."""
     watchers: int = 0
     """Calls that wait for its end now."""
     asked_at: float = 0.0
@@ -168,6 +175,8 @@ class TrajectoryRecord:
     lost_because: EndReason | None = None
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once its sandbox is removed."""
+    files: KnownFiles | None = None
+    """What is known of its files, where answers are kept for its task."""
 
     @property
     def id(self) -> str:

@@ -240,8 +240,12 @@ def _sentence(record: ActionRecord, story: Explanation | None, now: float) -> st
     act_s = record.timing(now).act_s
     if record.error is not None:
         return f"{record.state} after {act_s:.3f} s: {record.error}"
+    if record.cached:
+        return f"answered after {act_s:.3f} s with what action {record.same_as} said"
     if record.result is not None:
         return f"{record.result.outcome.value} after {act_s:.3f} s"
+    if record.same_as:
+        return f"waits for action {record.same_as}, which runs the same command on the same files"
     return story.sentence if story else "is being accepted"
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from typing import TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from hashlib import blake2b
+from typing import Self, TypeVar
 
 from ..errors import InvalidRequest
 from ..limits import FILE_CHUNK_BYTES, FILE_MODE_DEFAULT, FILE_MODE_MAX, SIZE_BYTES_MAX
@@ -13,6 +15,7 @@ from . import validate
 from .answers import file_message, trajectory_message
 from .convert import trajectory_request
 from .dispatcher import Dispatcher
+from .known_files import DIGEST_BYTES, KnownFiles
 from .service import Context, method
 
 Part = TypeVar("Part", pb.WriteFileRequest, pb.WriteTreeRequest)
@@ -83,7 +86,11 @@ class TrajectoriesService(TrajectoriesServicer):
         path = _file_path(first.path)
         mode = validate.integer(first.mode, "mode", 0, FILE_MODE_MAX) or FILE_MODE_DEFAULT
         host = await self._dispatcher.sandbox_host(trajectory)
-        size = await host.write_file(trajectory, path, mode, _chunks(first, requests))
+        chunks = _Hashed(_chunks(first, requests))
+        with self._writing(trajectory) as files:
+            size = await host.write_file(trajectory, path, mode, chunks)
+        if files is not None:
+            files.wrote(path, mode, chunks.digest())
         return pb.WriteFileResponse(size=size)
 
     @method
@@ -109,8 +116,19 @@ class TrajectoriesService(TrajectoriesServicer):
         trajectory = validate.identifier(first.trajectory, "trajectory")
         path = validate.path(first.path, "path") or "."
         host = await self._dispatcher.sandbox_host(trajectory)
-        files, size = await host.write_tree(trajectory, path, _chunks(first, requests))
+        chunks = _Hashed(_chunks(first, requests))
+        with self._writing(trajectory) as known:
+            files, size = await host.write_tree(trajectory, path, chunks)
+        if known is not None:
+            known.wrote_tree(path, chunks.digest())
         return pb.WriteTreeResponse(files=files, size=size)
+
+    @contextmanager
+    def _writing(self, trajectory: str) -> Iterator[KnownFiles | None]:
+        """While a file call changes files; what is known of them, if anybody wants that."""
+        files = self._dispatcher.trajectory(trajectory).files
+        with files.writing() if files is not None else nullcontext():
+            yield files
 
     @method
     async def ListFiles(
@@ -128,6 +146,25 @@ class TrajectoriesService(TrajectoriesServicer):
         path = validate.path(request.path, "path") or "."
         host = await self._dispatcher.sandbox_host(trajectory)
         return pb.StatResponse(file=file_message(await host.stat(trajectory, path)))
+
+
+class _Hashed:
+    """Chunks on their way, and the digest of those that went."""
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+        self._content = blake2b(digest_size=DIGEST_BYTES)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunk = await anext(self._chunks)
+        self._content.update(chunk)
+        return chunk
+
+    def digest(self) -> bytes:
+        return self._content.digest()
 
 
 def _file_path(path: str) -> str:

@@ -124,7 +124,7 @@ class PermitSpec(_message.Message):
     def __init__(self, quota: _Optional[str] = ..., amount: _Optional[int] = ...) -> None: ...
 
 class ActionSpec(_message.Message):
-    __slots__ = ("id", "task", "trajectory", "priority", "group", "step", "labels", "cores", "timeout_s", "deadline_s", "profile", "exec", "call", "permit", "malleable")
+    __slots__ = ("id", "task", "trajectory", "priority", "group", "step", "labels", "cores", "timeout_s", "deadline_s", "profile", "exec", "call", "permit", "malleable", "deterministic")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -147,6 +147,7 @@ class ActionSpec(_message.Message):
     CALL_FIELD_NUMBER: _ClassVar[int]
     PERMIT_FIELD_NUMBER: _ClassVar[int]
     MALLEABLE_FIELD_NUMBER: _ClassVar[int]
+    DETERMINISTIC_FIELD_NUMBER: _ClassVar[int]
     id: str
     task: str
     trajectory: str
@@ -162,7 +163,8 @@ class ActionSpec(_message.Message):
     call: Call
     permit: PermitSpec
     malleable: bool
-    def __init__(self, id: _Optional[str] = ..., task: _Optional[str] = ..., trajectory: _Optional[str] = ..., priority: _Optional[int] = ..., group: _Optional[str] = ..., step: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., cores: _Optional[_Union[Amounts, _Mapping]] = ..., timeout_s: _Optional[float] = ..., deadline_s: _Optional[float] = ..., profile: _Optional[_Union[Profile, _Mapping]] = ..., exec: _Optional[_Union[Exec, _Mapping]] = ..., call: _Optional[_Union[Call, _Mapping]] = ..., permit: _Optional[_Union[PermitSpec, _Mapping]] = ..., malleable: bool = ...) -> None: ...
+    deterministic: bool
+    def __init__(self, id: _Optional[str] = ..., task: _Optional[str] = ..., trajectory: _Optional[str] = ..., priority: _Optional[int] = ..., group: _Optional[str] = ..., step: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., cores: _Optional[_Union[Amounts, _Mapping]] = ..., timeout_s: _Optional[float] = ..., deadline_s: _Optional[float] = ..., profile: _Optional[_Union[Profile, _Mapping]] = ..., exec: _Optional[_Union[Exec, _Mapping]] = ..., call: _Optional[_Union[Call, _Mapping]] = ..., permit: _Optional[_Union[PermitSpec, _Mapping]] = ..., malleable: bool = ..., deterministic: bool = ...) -> None: ...
 
 class Timing(_message.Message):
     __slots__ = ("queue_s", "prepare_s", "run_s", "overhead_s", "act_s")
@@ -204,7 +206,7 @@ class HttpResponse(_message.Message):
     def __init__(self, status: _Optional[int] = ..., headers: _Optional[_Mapping[str, str]] = ..., body: _Optional[bytes] = ...) -> None: ...
 
 class Result(_message.Message):
-    __slots__ = ("outcome", "exit_code", "stdout", "stderr", "truncated", "signal", "usage", "http")
+    __slots__ = ("outcome", "exit_code", "stdout", "stderr", "truncated", "signal", "usage", "http", "cached")
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     EXIT_CODE_FIELD_NUMBER: _ClassVar[int]
     STDOUT_FIELD_NUMBER: _ClassVar[int]
@@ -213,6 +215,7 @@ class Result(_message.Message):
     SIGNAL_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     HTTP_FIELD_NUMBER: _ClassVar[int]
+    CACHED_FIELD_NUMBER: _ClassVar[int]
     outcome: Outcome
     exit_code: int
     stdout: bytes
@@ -221,7 +224,8 @@ class Result(_message.Message):
     signal: int
     usage: Usage
     http: HttpResponse
-    def __init__(self, outcome: _Optional[_Union[Outcome, str]] = ..., exit_code: _Optional[int] = ..., stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ..., truncated: bool = ..., signal: _Optional[int] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., http: _Optional[_Union[HttpResponse, _Mapping]] = ...) -> None: ...
+    cached: bool
+    def __init__(self, outcome: _Optional[_Union[Outcome, str]] = ..., exit_code: _Optional[int] = ..., stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ..., truncated: bool = ..., signal: _Optional[int] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., http: _Optional[_Union[HttpResponse, _Mapping]] = ..., cached: bool = ...) -> None: ...
 
 class Error(_message.Message):
     __slots__ = ("reason", "message", "field", "infra", "retryable", "retry_after_s", "action_id")
