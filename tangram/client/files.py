@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 from ..errors import FileError, InvalidRequest, TangramError
 from ..limits import FILE_CHUNK_BYTES
+from ..managers.errors import PermanentError
 from ..managers.tar_stream import from_tar
 from ..v1 import trajectories_pb2 as pb
 from .connection import Connection, Retries
@@ -119,6 +120,8 @@ class Files:
                     await asyncio.to_thread(tree.place, pieces)
                     progress.set(tree.size)
             await asyncio.to_thread(tree.finish)
+        except PermanentError as error:
+            raise FileError(f"the server sent no tree of {source}: {error}") from error
         finally:
             await asyncio.to_thread(tree.close)
         return Copied(tree.files, tree.size, tuple(tree.skipped))

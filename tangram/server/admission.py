@@ -5,7 +5,7 @@ Refusals are errors for the client, at once; nothing here waits.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ..errors import AlreadyExists, Infeasible, InvalidRequest, Overloaded
 from ..managers.sizes import format_size
@@ -15,6 +15,20 @@ from .records import ActionRecord, ActionRequest, TrajectoryRecord, TrajectoryRe
 
 OVERLOAD_RETRY_S = 1.0
 """What a refused client is told to wait; a queue of second-long actions moves in that time."""
+
+
+@dataclass(frozen=True, slots=True)
+class DispatcherLimits:
+    """What one dispatcher takes on. Bytes count the requests that have not ended."""
+
+    max_actions: int = 100_000
+    max_bytes: int = 1 << 30
+    max_trajectories: int = 100_000
+    retain_s: float = 3600.0
+    retain_actions: int = 50_000
+    output_memory_bytes: int = 256 << 20
+    detach_grace_s: float = 10.0
+    lease_s: float = 60.0
 
 
 class QueueBound:

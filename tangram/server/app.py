@@ -33,9 +33,10 @@ from ..scheduler.model import Capacity
 from ..scheduler.resource import ResourceView
 from ..v1 import actions_pb2_grpc, cluster_pb2_grpc, trajectories_pb2_grpc
 from .actions_service import ActionsService
+from .admission import DispatcherLimits
 from .answer_cache import AnswerCache
 from .cluster_service import ClusterService
-from .dispatcher import Dispatcher, DispatcherLimits
+from .dispatcher import Dispatcher
 from .failures import from_manager
 from .folders import StateFolder, runtime_folder
 from .http import HttpServer

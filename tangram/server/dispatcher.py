@@ -10,7 +10,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +41,7 @@ from ..scheduler import (
 )
 from .admission import (
     OVERLOAD_RETRY_S,
+    DispatcherLimits,
     QueueBound,
     check_placeable,
     inherit,
@@ -70,20 +70,6 @@ from .same_again import SameAgain
 from .trajectories import TrajectoryBook
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class DispatcherLimits:
-    """What one dispatcher takes on. Bytes count the requests that have not ended."""
-
-    max_actions: int = 100_000
-    max_bytes: int = 1 << 30
-    max_trajectories: int = 100_000
-    retain_s: float = 3600.0
-    retain_actions: int = 50_000
-    output_memory_bytes: int = 256 << 20
-    detach_grace_s: float = 10.0
-    lease_s: float = 60.0
 
 
 class Dispatcher:
@@ -269,13 +255,13 @@ class Dispatcher:
         """The action once it has ended, or as it stands after the timeout. Raises NotFound."""
         record = self.ask(action_id)
         await self._watch(record, timeout_s, record.done)
-        return _told(record)
+        return record.told()
 
     async def wait_running(self, action_id: str) -> ActionRecord:
         """The action once it runs, or has ended without. Raises NotFound."""
         record = self.ask(action_id)
         await self._watch(record, None, record.began)
-        return _told(record)
+        return record.told()
 
     async def release_permit(self, action_id: str, retry_after_s: float | None) -> ActionRecord:
         """Give a permit back; `retry_after_s` closes its quota for that long. Idempotent."""
@@ -287,7 +273,7 @@ class Dispatcher:
             await record.done.wait()
         elif not record.state.ended:
             await self.cancel_all([action_id], "released before it was granted")
-        return _told(record)
+        return record.told()
 
     async def cancel(
         self,
@@ -426,10 +412,7 @@ class Dispatcher:
         trajectory_id = record.request.action.trajectory
         if trajectory_id is None or not isinstance(record.request.payload, ExecSpec):
             return 0.0
-        trajectory = self._trajectories.get(trajectory_id)
-        if trajectory.placed is None or trajectory.ready_at is None:
-            return 0.0
-        return max(0.0, min(now, trajectory.ready_at) - max(record.submitted, trajectory.placed))
+        return self._trajectories.get(trajectory_id).starting_s(record.submitted, now)
 
     # -- acceptance and ends ---------------------------------------------------------------------
 
@@ -499,12 +482,6 @@ class Dispatcher:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-def _told(record: ActionRecord) -> ActionRecord:
-    """For an answer to its client: once it holds the end, it need not be kept for long."""
-    record.answered = record.answered or record.state.ended
-    return record
 
 
 async def _within(timeout_s: float | None, wait: Awaitable[Any]) -> None:

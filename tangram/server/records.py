@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Self
 
 from ..errors import TangramError
 from ..managers.base import Payload, RunResult, SandboxInfo, SandboxSpec
@@ -89,6 +90,11 @@ class ActionRecord:
     @property
     def id(self) -> str:
         return self.request.action.id
+
+    def told(self) -> Self:
+        """For an answer to its client: once it holds the end, it need not be kept for long."""
+        self.answered = self.answered or self.state.ended
+        return self
 
     def start(self, now: float) -> None:
         """It runs from now on, unless its end was written first."""
@@ -181,6 +187,12 @@ class TrajectoryRecord:
     @property
     def id(self) -> str:
         return self.request.trajectory.id
+
+    def starting_s(self, since: float, now: float) -> float:
+        """How long of this span its sandbox was starting."""
+        if self.placed is None or self.ready_at is None:
+            return 0.0
+        return max(0.0, min(now, self.ready_at) - max(since, self.placed))
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,8 @@ from tangram.scheduler import (
 )
 from tangram.scheduler.model import EMPTY, Capacity
 from tangram.scheduler.resource import ResourceView
-from tangram.server.dispatcher import Dispatcher, DispatcherLimits
+from tangram.server.admission import DispatcherLimits
+from tangram.server.dispatcher import Dispatcher
 from tangram.server.log import MemoryLog
 from tangram.server.records import (
     ActionRecord,
