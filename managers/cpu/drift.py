@@ -41,8 +41,8 @@ class DriftWatch:
             await asyncio.wait([self._task])
 
     async def _watch(self) -> None:
-        while held := self._held():
-            for each in list(held):
+        while held := list(self._held()):
+            for each in held:
                 await asyncio.sleep(PERIOD_S / len(held))
                 self._look(each)
 

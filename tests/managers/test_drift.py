@@ -84,3 +84,11 @@ async def test_what_nobody_changed_is_not_corrected(manager: CpuManager) -> None
     await until(lambda: looks > 3)
     assert not manager.corrections()
     await manager.release(lease)
+
+
+async def test_the_watch_survives_that_the_last_sandbox_closes(manager: CpuManager) -> None:
+    watch = manager._drift._task
+    assert watch is not None
+    await manager.close("t")
+    await until(watch.done)
+    assert watch.exception() is None
