@@ -127,6 +127,8 @@ def _same_leaf(actual: Any, expected: Any, relative: float, absolute: float) -> 
             return True
         if isinstance(expected, int):
             return False
+        if math.isnan(expected):
+            return isinstance(actual, float) and math.isnan(actual)
         return _close(actual, expected, relative, absolute)
     return type(actual) is type(expected) and bool(actual == expected)
 

@@ -98,6 +98,8 @@ class PytestRun:
 
     def _on_report(self, test: str, record: Record) -> None:
         phases = self._phases.setdefault(test, [])
+        if any(one.text("when") == record.text("when") for one in phases):
+            self.problem = f"the {record.text('when')} of {test} was reported twice"
         phases.append(record)
         if record.text("outcome") == "failed":
             self.failures += 1
