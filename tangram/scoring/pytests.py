@@ -155,7 +155,7 @@ async def run_pytest(
             timeout_s=clock.left_s,
             silence_s=timeout_s + START_S,
             # At nothing there is nothing left to lie about; else the end is needed to believe it.
-            is_over=(lambda: ledger.is_decided and ledger.value == 0) if stops_early else None,
+            is_over=(lambda: ledger.is_lost) if stops_early else None,
         )
         if ended.result is None:
             return

@@ -94,7 +94,7 @@ if word == "sleep": time.sleep(60)
 if word == "raise": raise ValueError("no")
 print(word.upper())
 """
-    cases = [
+    cases: list[dict[str, Any]] = [
         {"stdin": "a", "expected": "A", "name": "right"},
         {"stdin": "b", "expected": "C", "name": "wrong"},
         {"stdin": "exit", "expected": "", "name": "exit"},

@@ -125,7 +125,12 @@ def test_calls_are_packed_into_starts_by_their_size() -> None:
 
 
 def test_a_suite_of_pytest_knows_what_to_run() -> None:
-    files = {"test_a.py": "", "tests/b_test.py": "", "data.txt": b"\0", "conftest.py": ""}
+    files: dict[str, str | bytes] = {
+        "test_a.py": "",
+        "tests/b_test.py": "",
+        "data.txt": b"\0",
+        "conftest.py": "",
+    }
     assert checked_pytest(PytestSuite(files)).paths == ("test_a.py", "tests/b_test.py")
     named = PytestSuite(files, tests=("x.py::a", "x.py::b[1]", "y.py::C::d"))
     assert checked_pytest(named).paths == ("x.py", "y.py")
