@@ -106,14 +106,13 @@ async def bring(
     return ignored, list(solution)
 
 
-async def build(sandbox: AsyncTrajectory, command: Command, timeout_s: float) -> float:
-    """Run the build of the solution. Returns the seconds that it took. Raises SolutionFailed."""
+async def build(sandbox: AsyncTrajectory, command: Command, timeout_s: float) -> None:
+    """Run the build of the solution. Raises SolutionFailed."""
     result = await sandbox.exec(command, timeout=timeout_s)
     if not result.ok:
         how = f"exit code {result.exit_code}" if result.outcome == "finished" else result.outcome
         last = result.stderr.strip().rpartition("\n")[2]
         raise SolutionFailed(f"its setup ended with {how}" + (f": {last}" if last else ""))
-    return result.timing.run
 
 
 async def end_processes(sandbox: AsyncTrajectory, python: str) -> bool:

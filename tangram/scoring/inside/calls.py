@@ -10,7 +10,7 @@ import time
 from types import ModuleType
 from typing import Any, Dict
 
-from .records import CHUNK_BYTES, Records, described, pythonpath, write_all
+from .records import CHUNK_BYTES, Records, described, open_paths, write_all
 
 
 def run_calls(order: Dict[str, Any], records: Records) -> int:
@@ -42,9 +42,7 @@ def run_calls(order: Dict[str, Any], records: Records) -> int:
 
 def load(path: str) -> ModuleType:
     """The solution as a module that is not `__main__`."""
-    folder = os.path.dirname(os.path.abspath(path))
-    sys.path[:0] = [folder] + [entry for entry in pythonpath() if entry != folder]
-    sys.dont_write_bytecode = True
+    open_paths([os.path.dirname(os.path.abspath(path)), os.getcwd()])
     if not os.path.exists(path):
         raise FileNotFoundError("there is no file " + path)
     spec = importlib.util.spec_from_file_location("solution", path)

@@ -2,6 +2,8 @@
 
 import json
 import os
+import site
+import sys
 from typing import Any, List
 
 CHUNK_BYTES = 1 << 16
@@ -35,5 +37,14 @@ def described(error: BaseException) -> str:
 
 
 def pythonpath() -> List[str]:
-    """Where the image or its caller keeps modules: the isolated interpreter did not read it."""
+    """Where the image or its caller keeps modules: the isolated interpreter did not look there."""
     return [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+
+
+def open_paths(folders: List[str]) -> None:
+    """Let modules of the solution be imported from these folders, and from wherever an interpreter
+    that is not isolated would find them."""
+    first = list(dict.fromkeys(folders + pythonpath()))
+    sys.path[:0] = first
+    sys.path.append(site.getusersitepackages())
+    sys.dont_write_bytecode = True

@@ -11,7 +11,7 @@ import sys
 import types
 from typing import Any, Dict, Iterable, List, Tuple
 
-from .records import MESSAGE_CHARACTERS_MAX, Records, pythonpath
+from .records import MESSAGE_CHARACTERS_MAX, Records, open_paths, pythonpath
 
 IDS_AT_ONCE = 500
 """Names of tests in one record."""
@@ -28,7 +28,6 @@ def run_suite(order: Dict[str, Any], records: Records) -> int:
         os.environ.pop(name, None)
     # Workers of xdist start as processes of their own: they must not look where a solution writes.
     os.environ.update(PYTHONNOUSERSITE="1", PYTHONSAFEPATH="1", PYTHONDONTWRITEBYTECODE="1")
-    sys.dont_write_bytecode = True
     pytest = import_pytest()
     if pytest is None:
         records.say("no_pytest", message="Python %d.%d" % sys.version_info[:2])
@@ -39,8 +38,8 @@ def run_suite(order: Dict[str, Any], records: Records) -> int:
         records.say("session", code=NO_TESTS, collected=0)
         return NO_TESTS
     folder = os.getcwd()
-    sys.path[:0] = [folder] + [entry for entry in pythonpath() if entry != folder]
-    parallel = order["workers"] > 1 and has("xdist")
+    open_paths([folder])
+    parallel = order["workers"] > 1 and has_plugin("xdist")
     reporter = Reporter(records, order["tests"], order["done"], parallel)
     hook = Reporter.pytest_xdist_node_collection_finished
     pytest.hookimpl(optionalhook=True)(hook)
@@ -65,15 +64,17 @@ def import_pytest() -> Any:
     return None
 
 
-def has(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
+def has_plugin(module: str) -> bool:
+    """Is it installed, and will pytest load it?"""
+    loads = not os.environ.get("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
+    return loads and importlib.util.find_spec(module) is not None
 
 
 def arguments_of(order: Dict[str, Any], folder: str, parallel: bool) -> List[str]:
     arguments = ["-c", order["config"] or os.devnull, "--rootdir", folder, "-q", "--color=no"]
     arguments += ["-p", "no:cacheprovider", "--continue-on-collection-errors"]
     arguments += ["-n", str(order["workers"])] if parallel else ["-p", "no:xdist"]
-    if has("pytest_timeout"):
+    if has_plugin("pytest_timeout"):
         arguments += ["--timeout", str(order["timeout_s"])]
     if not order["conftest"]:
         arguments += ["--noconftest"]

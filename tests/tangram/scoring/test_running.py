@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from tangram.scoring import (
     StdioCase,
     StdioSuite,
     Suite,
+    link,
 )
 from tangram.scoring.link import Ended, Reader, Record, program
 from tangram.scoring.pytests import PytestRun, names_of, outcome_of
@@ -153,6 +156,14 @@ def test_the_program_inside_keeps_both_ends_of_a_long_log(tmp_path: Path) -> Non
     (tmp_path / "solution.py").write_text("print('begin' + 'x' * 10 ** 6 + 'end')\nf = abs\n")
     _, log = inside(tmp_path, calls(1))
     assert (log[:5], log[-4:], len(log)) == ("begin", "end\n", 1 << 16)
+
+
+def test_the_program_inside_keeps_to_the_language_of_old_images() -> None:
+    folder = Path(inspect.getfile(link)).with_name("inside")
+    texts = [path.read_text() for path in folder.glob("*.py")]
+    assert len(texts) == len(link.PARTS) + 1
+    for text in texts:
+        ast.parse(text, feature_version=(3, 6))
 
 
 def test_the_program_inside_is_small_enough_for_one_argument() -> None:
