@@ -152,6 +152,24 @@ def test_the_program_inside_ends_a_worker_that_is_silent(tmp_path: Path) -> None
     assert records == [{"event": "ended", "code": -9, "reason": "silent"}]
 
 
+@pytest.mark.parametrize("line", ["b'{}' + b' ' * 1000 + b'\\n'", "b'x' * 65536"])
+def test_the_program_inside_ends_a_worker_that_says_too_much(tmp_path: Path, line: str) -> None:
+    scribble = f"""
+import os, stat
+while True:
+    for descriptor in range(3, 16):
+        try:
+            if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+                os.write(descriptor, {line})
+        except OSError:
+            pass
+"""
+    (tmp_path / "solution.py").write_text(scribble)
+    records, _ = inside(tmp_path, calls(1))
+    assert records[-1] == {"event": "ended", "code": -9, "reason": "flooded"}
+    assert len(records) <= 1100
+
+
 def test_the_program_inside_keeps_both_ends_of_a_long_log(tmp_path: Path) -> None:
     (tmp_path / "solution.py").write_text("print('begin' + 'x' * 10 ** 6 + 'end')\nf = abs\n")
     _, log = inside(tmp_path, calls(1))
