@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from enum import Enum
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from ..errors import InvalidRequest, TangramError
 from ..limits import PAGE_ACTIONS_MAX, TIMEOUT_S_DEFAULT
@@ -19,6 +19,7 @@ from .connection import Connection, resolve_server
 from .lease import LeaseKeeper
 from .methods import CANCEL, EXPLAIN, GET, LIST, OUTPUT, STATUS, SUBMIT, WAIT, WATCH
 from .permits import AsyncPermit, cancel_action
+from .requests import Command, Cores
 from .results import (
     STREAM_NAMES,
     ActionInfo,
@@ -29,6 +30,10 @@ from .results import (
     explanation_from,
 )
 from .trajectories import AsyncTrajectory, OnOutput
+
+if TYPE_CHECKING:
+    from ..scoring import Solution, Suite, SuiteScore
+    from ..scoring.schemes import Scheme
 
 
 class Task(Enum):
@@ -274,6 +279,64 @@ class AsyncClient:
         began = time.perf_counter()
         action = await self.run_action(spec)
         return call_result_from(action, time.perf_counter() - began)
+
+    # -- rewards -----------------------------------------------------------------------------
+
+    async def score_tests(
+        self,
+        solution: Solution,
+        tests: Suite,
+        *,
+        image: str | None = None,
+        trajectory: AsyncTrajectory | None = None,
+        fresh: bool = True,
+        scheme: Scheme | str = "all",
+        setup: Command | None = None,
+        cores: Cores = 1,
+        timeout: float = 10.0,  # noqa: ASYNC109 - of one test, kept by the server
+        total_timeout: float | None = None,
+        early_stop: bool = True,
+        sandbox: Mapping[str, Any] | None = None,
+    ) -> SuiteScore:
+        """Run tests against a solution: a value in 0..1, and what each test did.
+
+        `solution` is the text of `solution.py`, a dictionary of files, a `Diff`, or a list of files
+        to be taken from `trajectory`. `tests` is a `StdioSuite`, a `FunctionSuite` or a
+        `PytestSuite`. These and the schemes stand in `tangram.scoring`.
+
+        They run in a fresh sandbox of `image` (else that of the trajectory; `sandbox` has more
+        arguments of `trajectory()`), where there is nothing else of the solution; with `fresh=False`
+        in the trajectory as it stands, whose processes a `PytestSuite` ends before. `setup` is a
+        command that builds the solution before the tests come in.
+
+        `scheme` is "all", "fraction" or a `Difficulty`. With `early_stop` tests are not run that
+        cannot change the value; `not_run` names them. `cores` is how many the tests may use: as
+        many programs or calls at a time, or processes of pytest-xdist. `timeout` is that of one
+        test, `total_timeout` that of all, in seconds of running.
+
+        What the solution does is in the score, whatever it is. Raises InvalidRequest (a malformed
+        case is named), Unsupported (the image lacks what the tests need), and what `trajectory()`
+        and `exec` raise: an InfraError is no score of 0.
+        """
+        from ..scoring.scoring import plan, score
+
+        todo = plan(
+            solution,
+            tests,
+            image=image,
+            trajectory=trajectory,
+            fresh=fresh,
+            scheme_given=scheme,
+            setup=setup,
+            cores=cores,
+            timeout_s=requests.seconds(timeout, "timeout"),
+            total_s=None
+            if total_timeout is None
+            else requests.seconds(total_timeout, "total_timeout"),
+            early_stop=early_stop,
+            sandbox=sandbox,
+        )
+        return await score(self, todo)
 
     # -- the pool ----------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from ..errors import InvalidRequest
 from ..limits import FILE_MODE_DEFAULT, TIMEOUT_S_DEFAULT
@@ -31,6 +31,10 @@ from .results import (
     TrajectoryInfo,
 )
 from .trajectories import AsyncTrajectory, OnOutput
+
+if TYPE_CHECKING:
+    from ..scoring import Solution, Suite, SuiteScore
+    from ..scoring.schemes import Scheme
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -207,6 +211,40 @@ class Client:
             )
         )
 
+    def score_tests(
+        self,
+        solution: Solution,
+        tests: Suite,
+        *,
+        image: str | None = None,
+        trajectory: Trajectory | None = None,
+        fresh: bool = True,
+        scheme: Scheme | str = "all",
+        setup: Command | None = None,
+        cores: Cores = 1,
+        timeout: float = 10.0,
+        total_timeout: float | None = None,
+        early_stop: bool = True,
+        sandbox: Mapping[str, Any] | None = None,
+    ) -> SuiteScore:
+        """Run tests against a solution: a value in 0..1. See `AsyncClient.score_tests`."""
+        return _wait(
+            self._aio.score_tests(
+                solution,
+                tests,
+                image=image,
+                trajectory=None if trajectory is None else trajectory._aio,
+                fresh=fresh,
+                scheme=scheme,
+                setup=setup,
+                cores=cores,
+                timeout=timeout,
+                total_timeout=total_timeout,
+                early_stop=early_stop,
+                sandbox=sandbox,
+            )
+        )
+
     def status(self) -> ClusterStatus:
         """Nodes, quotas, queues and tasks now."""
         return _wait(self._aio.status())
@@ -229,7 +267,8 @@ class Client:
                 f"trajectory.exec, not {fn!r}: a ThreadPoolExecutor runs other functions",
                 field="fn",
             )
-        return background().submit(twin(*args, **kwargs))
+        named = {name: _twin_of(value) for name, value in kwargs.items()}
+        return background().submit(twin(*args, **named))
 
     def close(self) -> None:
         """Give back the connection. Trajectories stay open at the server. Idempotent."""
@@ -436,6 +475,11 @@ class Permit:
         traceback: TracebackType | None,
     ) -> None:
         self.release()
+
+
+def _twin_of(value: Any) -> Any:
+    """A trajectory as the asynchronous methods take it; anything else as it is."""
+    return value._aio if isinstance(value, Trajectory) else value
 
 
 def _client(twin: AsyncClient) -> Client:

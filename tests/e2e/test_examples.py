@@ -54,7 +54,25 @@ def test_the_agent_loop_mends_every_program(server: str) -> None:
     assert tuple(line.split()[0] for line in table) == PARTS
 
 
-@pytest.mark.parametrize("example", ["01_first_action", "02_agent_loop"])
+def test_the_test_rewards_part_the_attempts(server: str) -> None:
+    groups, head, *table, cheat = run("03_test_rewards", "--server", server).splitlines()
+    assert groups == "from easy to hard: one, in order | out of order | even"
+    assert head.split() == ["all", "fraction", "strict", "soft"]
+    values = {line[:10].strip(): [float(value) for value in line[10:].split()] for line in table}
+    assert values == {
+        "right": [1, 1, 1, 1],
+        "odd only": [0, 0.75, 0.5, 0.5],
+        "unsorted": [0, 0.5, 0.17, 0.17],
+        "crashes": [0, 0, 0, 0],
+        "cheats": [0, 0, 0, 0],
+    }
+    assert cheat == (
+        "the cheat: its process ended with exit code 0 before the call returned; "
+        "not run: in order, out of order, even"
+    )
+
+
+@pytest.mark.parametrize("example", ["01_first_action", "02_agent_loop", "03_test_rewards"])
 def test_every_readme_names_its_two_commands(example: str) -> None:
     readme = (EXAMPLES / example / "README.md").read_text()
     assert "    tangram serve\n" in readme

@@ -94,7 +94,11 @@ def state(client: Client, action: str) -> str:
 
 
 def parameters(function: Callable[..., object]) -> list[inspect.Parameter]:
-    return list(inspect.signature(function).parameters.values())
+    """What it takes. A trajectory is of each client's own kind."""
+    return [
+        parameter.replace(annotation=str(parameter.annotation).replace("AsyncTraj", "Traj"))
+        for parameter in inspect.signature(function).parameters.values()
+    ]
 
 
 FOR_THIS_PACKAGE = {"run_action"}
