@@ -115,6 +115,41 @@ class SandboxCgroup:
             self._set(setting)
         return tuple(setting.file for setting in wrong)
 
+    @property
+    def can_freeze(self) -> bool:
+        return self._freezer() is not None
+
+    def freeze(self, on: bool) -> None:
+        """Have all that is in it stop, or go on. `is_frozen` tells when it has stopped. Silent if
+        the group is gone."""
+        folder, setting = self._freezer(), self._dialect.freeze(on)
+        try:
+            if folder is not None:
+                _write(folder / setting.file, setting.value)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENODEV):
+                raise
+
+    def is_frozen(self) -> bool:
+        """Also where the group is gone."""
+        folder, counter = self._freezer(), self._dialect.frozen
+        try:
+            text = _read(folder / counter.file) if folder is not None else ""
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENODEV):
+                raise
+            return True
+        lines = [line.split() for line in text.splitlines()]
+        return [counter.key, self._dialect.frozen_value] in lines or (
+            not counter.key and text.strip() == self._dialect.frozen_value
+        )
+
+    def _freezer(self) -> Path | None:
+        controller = self._dialect.frozen.controller
+        if controller:
+            return self._folders.get(controller)
+        return next(iter(self._folders.values()), None)
+
     def oom_kills(self) -> int:
         return self._count(self._dialect.oom_kills)
 
@@ -164,13 +199,13 @@ class SandboxCgroup:
             _write(next(iter(self._folders.values())) / "cgroup.kill", "1")
             return
         # Frozen, a fork bomb cannot outrun the loop that kills it.
-        self._apply(Setting("freezer", "freezer.state", "FROZEN"))
+        self._apply(self._dialect.freeze(True))
         for pid in members:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
-        self._apply(Setting("freezer", "freezer.state", "THAWED"))
+        self._apply(self._dialect.freeze(False))
 
     def _exists(self, setting: Setting) -> bool:
         return (self._folders[setting.controller] / setting.file).exists()
