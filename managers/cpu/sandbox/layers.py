@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,18 +31,21 @@ Still = Callable[[], AbstractContextManager[set[int]]]
 
 @dataclass(slots=True, eq=False)
 class Layer:
-    """One folder with a folder for each part of a sandbox (`workspace`, `upper`...)."""
+    """One folder with a folder for each part of a sandbox (`workspace`, `upper`...), or an image
+    that an engine made of a sandbox."""
 
-    folder: SandboxFolder
+    folder: SandboxFolder | None
     size_bytes: int
     """On disk, without what it shares with `earlier`."""
     earlier: Layer | None = None
     """From which it took over what had not changed, while that one is there."""
     taken_bytes: int = 0
     users: int = 0
+    image_id: str = ""
 
     @property
     def path(self) -> Path:
+        assert self.folder is not None, "it is an image"
         return self.folder.path
 
 
@@ -53,8 +56,6 @@ class Files:
     image: str
     layers: tuple[Layer, ...] = ()
     """The newest first."""
-    committed: str = ""
-    """Where there are no layers: an engine's image with everything in it."""
     uid: int | None = None
     """Who owns what was written, where each sandbox has a user of its own."""
     size_bytes: int = 0
@@ -75,8 +76,12 @@ class LayerStore:
     """The layers of one launcher, and the states that are kept by name. Counts on the event loop,
     works in threads."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, remove_image: Callable[[str], Awaitable[None]] | None = None
+    ) -> None:
+        """`remove_image` is for launchers that call `add_image`."""
         self.folder = folder
+        self._remove_image = remove_image
         self._layers: set[Layer] = set()
         self._folders: set[Path] = set()
         self._kept: dict[str, Files] = {}
@@ -89,6 +94,10 @@ class LayerStore:
     def uids(self) -> set[int]:
         """The users that own files of kept states."""
         return {files.uid for files in self._kept.values() if files.uid is not None}
+
+    def image_ids(self) -> set[str]:
+        """The engine's images among the layers."""
+        return {layer.image_id for layer in self._layers if layer.image_id}
 
     def kept(self, name: str, image: str) -> Files | None:
         """The state of this name, None for "". Raises PermanentError if there is none, or if it
@@ -150,13 +159,14 @@ class LayerStore:
         stack = (layer, *(origin.files.layers if origin.files and not whole else ()))
         if len(stack) > DEPTH_MAX:
             stack = (await self._merged(stack),)
-        skipped = list(copy.skipped)
-        if more := copy.skipped_count - len(skipped):
-            skipped.append(f"and {more} more")
-        files = Files(
-            image, stack, uid=uid, size_bytes=layer.size_bytes, skipped=tuple(skipped)
-        )
-        return self.keep(name, files)
+        skipped = _sentences(copy)
+        return self.keep(name, Files(image, stack, uid, layer.size_bytes, skipped))
+
+    def add_image(self, name: str, image: str, image_id: str, size_bytes: int) -> Files:
+        """Keep an image that an engine has made of a sandbox, with all that it stood on."""
+        layer = Layer(None, size_bytes, image_id=image_id)
+        self._layers.add(layer)
+        return self.keep(name, Files(image, (layer,), size_bytes=size_bytes))
 
     def hold(self, files: Files) -> Files:
         """Somebody needs this state from now on."""
@@ -224,11 +234,23 @@ class LayerStore:
                 # What it took over is on disk for its sake alone now.
                 heir.size_bytes += heir.taken_bytes
                 heir.earlier, heir.taken_bytes = layer.earlier, 0
-        await self._drop(layer.folder)
+        if layer.folder is not None:
+            await self._drop(layer.folder)
+        elif self._remove_image is not None:
+            await self._remove_image(layer.image_id)
 
     async def _drop(self, folder: SandboxFolder) -> None:
         await finished(asyncio.to_thread(folder.remove))
         self._folders.discard(folder.path)
+
+
+def too_much(limit_bytes: int) -> PermanentError:
+    """There is no room to keep a sandbox's files."""
+    return PermanentError(
+        f"the files to keep take more than the {format_size(max(0, limit_bytes))} that are left "
+        "for them: drop snapshots, close trajectories, or remove files first",
+        field="disk",
+    )
 
 
 def _copy(
@@ -252,15 +274,16 @@ def _copy(
     return copier.copy
 
 
+def _sentences(copy: Copy) -> tuple[str, ...]:
+    more = copy.skipped_count - len(copy.skipped)
+    return (*copy.skipped, f"and {more} more") if more else tuple(copy.skipped)
+
+
 def _as_manager_error(problem: BaseException, limit_bytes: int) -> BaseException:
     if isinstance(problem, ManagerError):
         return problem
     if isinstance(problem, TooMuch):
-        return PermanentError(
-            f"the files to keep take more than the {format_size(max(0, limit_bytes))} that are left "
-            "for them: drop snapshots, close trajectories, or remove files first",
-            field="disk",
-        )
+        return too_much(limit_bytes)
     if isinstance(problem, OSError) and problem.errno == errno.ENOSPC:
         return TemporaryError("the disk of the node is full: the files could not be kept")
     if isinstance(problem, OSError):
