@@ -17,7 +17,7 @@ from ...errors import Unsupported
 
 if TYPE_CHECKING:
     from .channel import Channel
-    from .layers import Files
+    from .layers import Files, LayerStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +93,8 @@ class Launcher(ABC):
     """One way of starting sandboxes."""
 
     name: str
+    store: LayerStore | None = None
+    """Of kept files, where it can keep them."""
 
     @abstractmethod
     async def checks(self) -> list[Check]:
@@ -115,10 +117,12 @@ class Launcher(ABC):
     async def discard_files(self, name: str) -> None:
         """What `Sandbox.keep_files` kept by this name is needed no more. Sandboxes that stand on it
         are not harmed. Silent if there is none."""
+        if self.store is not None:
+            await self.store.discard(name)
 
     def kept_bytes(self) -> int:
         """What kept files take on disk."""
-        return 0
+        return self.store.size_bytes if self.store is not None else 0
 
     @abstractmethod
     async def reap(self) -> int:

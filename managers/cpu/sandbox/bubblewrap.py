@@ -190,7 +190,7 @@ class Bubblewrap(Launcher):
         cores of idle sandboxes; `pids_max` is the most processes and threads of one sandbox."""
         self.instance = name
         self.state = state / "sandboxes"
-        self.store = LayerStore(state / "layers")
+        self.store: LayerStore = LayerStore(state / "layers")
         self.flat = False
         """This kernel lets us mount no overlays: sandboxes start from copies of kept files."""
         self._shared = state
@@ -265,15 +265,10 @@ class Bubblewrap(Launcher):
     async def reap(self) -> int:
         return await asyncio.to_thread(self._reap)
 
-    async def discard_files(self, name: str) -> None:
-        await self.store.discard(name)
-
-    def kept_bytes(self) -> int:
-        return self.store.size_bytes
-
     async def aclose(self) -> None:
         closing = [sandbox.aclose() for sandbox in list(self._live.values())]
         outcomes = await asyncio.gather(*closing, return_exceptions=True)
+        await self.store.clear()
         for problem in filter(None, outcomes):
             raise problem
 

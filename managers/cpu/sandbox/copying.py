@@ -260,10 +260,10 @@ def _maps_shared(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return False  # Gone, or the agent, which maps no files.
     for line in maps.splitlines():
-        words = line.split(maxsplit=5)
-        if words[1][3] == "s" and "w" in words[1] and words[4] != "0" and len(words) > 5:
-            if not words[5].startswith(("/dev/", "/memfd:", "/SYSV", "anon_inode")):
-                return True
+        _, rights, _, _, inode, *path = line.split(maxsplit=5)
+        shared = rights[1] == "w" and rights[3] == "s" and inode != "0"
+        if shared and path and not path[0].startswith(("/dev/", "/memfd:", "/SYSV")):
+            return True
     return False
 
 
@@ -273,13 +273,19 @@ def _lay_over(layer: Path, target: Path) -> None:
     while pending:
         source, place = pending.pop()
         status = os.lstat(source)
+        replaces = os.path.lexists(place)
         if place.is_symlink() or not place.is_dir():
             place.unlink(missing_ok=True)
             place.mkdir(mode=0o700)
-        elif _hides_below(source):
-            _clear(place)
+        else:
+            replaces = False
+            if _hides_below(source):
+                _clear(place)
         folders.append((place, status))
         _same_folder(source, place, status)
+        if replaces:
+            # What it takes the place of hid a folder further down, and so must this one.
+            os.setxattr(place, _OVERLAY[os.geteuid() != 0] + "opaque", b"y")
         with os.scandir(source) as entries:
             for entry in entries:
                 inner = place / entry.name

@@ -109,7 +109,7 @@ class DockerLauncher(Launcher):
         self._orphan_after_s = orphan_after_s
         self._pids_max = pids_max
         self._labels = {_INSTANCE_LABEL: name, _STATE_LABEL: str(state)}
-        self.store = LayerStore(state / "docker-layers", self._remove_image)
+        self.store: LayerStore = LayerStore(state / "docker-layers", self._remove_image)
         self._sandboxes: set[DockerSandbox] = set()
         self._containers: set[str] = set()
         self._preparing = asyncio.Lock()
@@ -231,14 +231,9 @@ class DockerLauncher(Launcher):
         await asyncio.to_thread(self._remove_folders)
         return len(leftovers)
 
-    async def discard_files(self, name: str) -> None:
-        await self.store.discard(name)
-
-    def kept_bytes(self) -> int:
-        return self.store.size_bytes
-
     async def aclose(self) -> None:
         await asyncio.gather(*(sandbox.aclose() for sandbox in list(self._sandboxes)))
+        await self.store.clear()
         await self.engine.aclose()
 
     async def _image(self, spec: SandboxSpec) -> ImageFacts:

@@ -125,6 +125,11 @@ class LayerStore:
         await self.release(files)
         return files
 
+    async def clear(self) -> None:
+        """Discard all that is kept."""
+        for name in list(self._kept):
+            await self.discard(name)
+
     async def capture(
         self,
         name: str,
