@@ -67,6 +67,7 @@ from .records import (
 )
 from .reports import TaskTotals, explain, pool_status
 from .same_again import SameAgain
+from .snapshots import SnapshotBook
 from .trajectories import TrajectoryBook
 
 log = logging.getLogger(__name__)
@@ -124,6 +125,17 @@ class Dispatcher:
             forget=scheduler.forget_trajectory,
             gone=self._tell_over,
         )
+        self.snapshots = SnapshotBook(
+            self._trajectories,
+            host=self.sandbox_host,
+            open_trajectory=self.open_trajectory,
+            close_trajectory=self.close_trajectory,
+            clock=clock,
+            max_count=self.limits.max_snapshots,
+            max_bytes=self.limits.max_snapshot_bytes,
+        )
+        """Forks and snapshots: the part of the service's calls that is about files of whole
+        sandboxes."""
         self._housekeeping = Housekeeping(
             self._book,
             self._trajectories,
@@ -155,6 +167,7 @@ class Dispatcher:
         live = [record.id for record in self._book.live()]
         await self.cancel_all(live, "the server shuts down")
         await self._trajectories.aclose()
+        await self.snapshots.aclose()
         while self._grants:
             await asyncio.wait([t for t in self._tasks if t.get_name().startswith("grant")])
         await self._pump.aclose()
@@ -464,6 +477,10 @@ class Dispatcher:
         chosen = tuple(action_ids)
         self._same.cancel(chosen, reason)
         await self._pump.post(CancelAllRequested(chosen, reason))
+
+    async def drop_stale_snapshots(self, now: float) -> None:
+        """Those whose time, or whose task's, is over."""
+        await self.snapshots.drop_stale(now, lambda task: self._leases.alive(task, now))
 
     def close_soon(self, trajectory_id: str) -> None:
         """Close it, without waiting for that."""

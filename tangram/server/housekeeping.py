@@ -28,6 +28,8 @@ class Actor(Protocol):
 
     def close_soon(self, trajectory_id: str) -> None: ...
 
+    async def drop_stale_snapshots(self, now: float) -> None: ...
+
     def forget(self, record: ActionRecord) -> None: ...
 
 
@@ -69,6 +71,7 @@ class Housekeeping:
         for trajectory in self._trajectories.open():
             if trajectory.id not in watched and self._is_over(trajectory, now):
                 self._actor.close_soon(trajectory.id)
+        await self._actor.drop_stale_snapshots(now)
         for record in self._book.drop_old(now):
             self._actor.forget(record)
         self._leases.forget_past(now)
