@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ...errors import PermanentError
@@ -48,7 +49,7 @@ def stand_on(upper_folder: str, layers: Sequence[Layer]) -> None:
     names = []
     for layer in layers:
         link = layer.path / _LINK
-        if not link.is_symlink():
+        with suppress(FileExistsError):  # Several containers may be put on one layer at once.
             link.symlink_to(PART)
         names.append(os.path.relpath(link.parent.resolve() / _LINK, home))
     lower.write_text(":".join([*names, known]))
