@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tangram.managers.cpu.sandbox import copying, layers
 from tangram.managers.cpu.sandbox.copying import (
     SETTLED_NS,
     Copy,
@@ -79,7 +80,7 @@ def test_a_copy_has_contents_modes_times_and_kinds(source: Path, tmp_path: Path)
     assert os.readlink(part / "broken") == "/nowhere"
     assert (part / "fifo").is_fifo() and (part / "socket").is_socket()
     assert (part / "locked/in").read_bytes() == b"x"
-    assert (made.files, made.skipped) == (6, [])
+    assert (made.files, made.skipped) == (8, [])
 
 
 def test_a_copy_keeps_hard_links_holes_and_attributes(source: Path, tmp_path: Path) -> None:
@@ -220,22 +221,22 @@ def test_merged_layers_show_what_the_overlay_showed(tmp_path: Path, overlay: Pat
         ["sh", "-c", "rm h; mkdir -p h/k d/e; touch h/k/l; ln b b2; ln -s b b3"],
         ["sh", "-c", "rm -r gone; echo last > a"],
     ]
-    layers = [base]
+    stack = [base]
     for number, command in enumerate(script):
         upper, work = tmp_path / f"u{number}", tmp_path / f"w{number}"
         upper.mkdir()
         work.mkdir()
-        below = ":".join(map(str, reversed(layers)))
+        below = ":".join(map(str, reversed(stack)))
         options = f"lowerdir={below},upperdir={upper},workdir={work}"
         subprocess.run(["mount", "-t", "overlay", "x", "-o", options, overlay], check=True)
         subprocess.run(command, cwd=overlay, check=True)
         shown = tree(overlay)
         subprocess.run(["umount", overlay], check=True)
-        layers.append(upper)
-    for layer in layers[1:]:
+        stack.append(upper)
+    for layer in stack[1:]:
         copy(layer, tmp_path / f"copy-{layer.name}")
     merged = tmp_path / "merged"
-    merge([tmp_path / f"copy-{layer.name}/part" for layer in layers[1:]], merged)
+    merge([tmp_path / f"copy-{layer.name}/part" for layer in stack[1:]], merged)
     options = f"lowerdir={merged}:{base}"
     subprocess.run(["mount", "-t", "overlay", "x", "-o", options, overlay], check=True)
     assert tree(overlay) == shown
@@ -320,6 +321,42 @@ async def test_a_deep_stack_becomes_one_layer(source: Path, tmp_path: Path) -> N
     assert len(list((layer.path / "part").iterdir())) == DEPTH_MAX + 2
     assert len(list(store.folder.iterdir())) == 1
     await store.end(origin)
+
+
+@as_root
+async def test_what_only_the_kernel_can_merge_stays_a_stack(source: Path, tmp_path: Path) -> None:
+    (source / "d").mkdir()
+    os.setxattr(source / "d", "trusted.overlay.redirect", b"/elsewhere")
+    os.setxattr(source / "d", "trusted.overlay.origin", b"of another mount")
+    store, origin = LayerStore(tmp_path / "layers"), Origin()
+    for depth in range(1, DEPTH_MAX + 2):
+        await capture(store, "now", origin, source)
+        files = store.kept("now", "")
+        assert files is not None and len(files.layers) == depth
+        following = Origin(store.hold(files))
+        await store.discard("now")
+        await store.end(origin)
+        origin = following
+        assert os.listxattr(files.layers[0].path / "part/d") == ["trusted.overlay.redirect"]
+    assert len(list(store.folder.iterdir())) == DEPTH_MAX + 1
+    await store.end(origin)
+
+
+async def test_too_many_files_are_refused(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (copying, layers):
+        monkeypatch.setattr(module, "FILES_MAX", 3)
+    for name in ("a", "b", "c"):
+        (source / name).touch()
+    store, origin = LayerStore(tmp_path / "layers"), Origin()
+    await capture(store, "three", origin, source)
+    (source / "d").mkdir()
+    with pytest.raises(PermanentError, match="more than 3 files"):
+        await capture(store, "four", origin, source)
+    await store.clear()
+    await store.end(origin)
+    assert list(store.folder.iterdir()) == []
 
 
 async def test_a_copy_that_fails_leaves_nothing(source: Path, tmp_path: Path) -> None:

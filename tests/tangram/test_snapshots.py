@@ -177,7 +177,7 @@ async def test_if_one_fork_cannot_be_opened_none_is(
     node.check_open = check_open  # type: ignore[method-assign]
     with pytest.raises(FailedPrecondition, match="no more"):
         await trajectory.fork(2)
-    del node.check_open  # type: ignore[method-assign]
+    del node.check_open
     assert opened < len(node.calls)
     await until(lambda: not node.kept)
     assert (await client.status()).nodes[0].memory.granted == 100 * MIB

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 SETTLED_NS = 50_000_000
@@ -25,6 +26,9 @@ SKIPPED_MAX = 20
 """Names of what could not be kept; more are counted only."""
 INDEX_FILES_MAX = 500_000
 """Of one copy that a later one can be compared with: 200 bytes of memory each."""
+FILES_MAX = 1_000_000
+"""Of one copy: a minute's work, for which the sandbox stands still; trees of usual repositories with
+their environment are a tenth of that."""
 _BLOCK_BYTES = 512
 _PIECE_BYTES = 8 << 20
 _FICLONE = 0x40049409
@@ -37,6 +41,14 @@ _OVERLAY_KEPT = ("opaque", "redirect", "metacopy", "whiteout")
 
 class TooMuch(Exception):
     """The tree takes more than the limit. Nothing of the copy is to be used."""
+
+
+class TooMany(Exception):
+    """The tree has more than `FILES_MAX` files and folders."""
+
+
+class Redirected(Exception):
+    """A layer says that its files lie elsewhere in layers below: only the kernel can merge it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +72,7 @@ class Copy:
     taken_bytes: int = 0
     """On disk, of what was taken over from the earlier copy."""
     files: int = 0
+    """And folders."""
     skipped: list[str] = field(default_factory=list)
     """Sentences on what could not be kept, `SKIPPED_MAX` at most."""
     skipped_count: int = 0
@@ -93,7 +106,8 @@ class TreeCopier:
         self._clones = True
 
     def add(self, part: str, source: Path) -> None:
-        """Copy this tree as `folder/part`. Raises TooMuch, OSError (a full disk, too long a path).
+        """Copy this tree as `folder/part`. Raises TooMuch, TooMany, OSError (a full disk, too long a
+        path).
 
         Iterative: how deep folders are nested is the sandbox's choice.
         """
@@ -120,9 +134,14 @@ class TreeCopier:
             os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
     def _entries(self, place: Path, name: str) -> list[os.DirEntry[str]]:
+        """Those of a folder. Raises TooMany."""
         try:
             with os.scandir(place) as entries:
-                return list(entries)
+                found = list(islice(entries, FILES_MAX - self.copy.files + 1))
+            self.copy.files += len(found)
+            if self.copy.files > FILES_MAX:
+                raise TooMany
+            return found
         except PermissionError as problem:
             # A folder that its owner has locked, where we are not root.
             self.copy.skip(name, problem.strerror or "not permitted")
@@ -131,7 +150,6 @@ class TreeCopier:
     def _entry(self, place: Path, name: str) -> None:
         status = os.lstat(place)
         target = self.copy.folder / name
-        self.copy.files += 1
         if status.st_nlink > 1:
             first = self._names.setdefault((status.st_dev, status.st_ino), target)
             if first is not target:
@@ -231,7 +249,8 @@ class TreeCopier:
 
 def merge(layers: Iterable[Path], target: Path) -> None:
     """What an overlay of these folders would show, the lowest first, as one folder that can take
-    their place: files become hard links, whiteouts stay for what lies below all of them."""
+    their place: files become hard links, whiteouts stay for what lies below all of them. Raises
+    Redirected where overlays are mounted with redirect_dir or metacopy."""
     for layer in layers:
         _lay_over(layer, target)
 
@@ -292,6 +311,7 @@ def _lay_over(layer: Path, target: Path) -> None:
                 if entry.is_dir(follow_symlinks=False):
                     pending.append((Path(entry.path), inner))
                     continue
+                _refuse_redirected(Path(entry.path))
                 _remove(inner)
                 os.link(entry.path, inner, follow_symlinks=False)
     for place, status in reversed(folders):
@@ -299,7 +319,14 @@ def _lay_over(layer: Path, target: Path) -> None:
         os.utime(place, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
+def _refuse_redirected(path: Path) -> None:
+    for name in os.listxattr(path, follow_symlinks=False):
+        if name.startswith(_OVERLAY) and name.endswith((".redirect", ".metacopy")):
+            raise Redirected
+
+
 def _same_folder(source: Path, place: Path, status: os.stat_result) -> None:
+    _refuse_redirected(source)
     place.chmod(0o700)
     if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
         os.chown(place, status.st_uid, status.st_gid)

@@ -19,6 +19,7 @@ from .layers import Layer
 
 PART = "upper"
 """The one part of a container that is written to: its root."""
+_DRIVER = "overlay2"
 _LINK = "link"
 _LOWER = "lower"
 _KNOWN = re.compile(r"l/[A-Z0-9]{26}(:l/[A-Z0-9]{26})*")
@@ -29,9 +30,9 @@ _SEPARATORS = set(":,\\")
 def can_stand_on_layers(upper_folder: str, layers: Path) -> bool:
     """Whether a container with this writable folder is one of overlay2, and may be changed by us.
     `layers` is where the layers lie."""
-    if not upper_folder or _SEPARATORS & set(str(layers)):
-        return False
     lower = Path(upper_folder).parent / _LOWER
+    if lower.parent.parent.name != _DRIVER or _SEPARATORS & set(str(layers)):
+        return False
     return os.access(upper_folder, os.R_OK | os.X_OK) and os.access(lower, os.R_OK | os.W_OK)
 
 

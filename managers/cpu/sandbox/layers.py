@@ -17,7 +17,16 @@ from pathlib import Path
 
 from ...errors import ManagerError, PermanentError, TemporaryError
 from ...sizes import format_size
-from .copying import Copy, TooMuch, TreeCopier, maps_files_shared, merge
+from .copying import (
+    FILES_MAX,
+    Copy,
+    Redirected,
+    TooMany,
+    TooMuch,
+    TreeCopier,
+    maps_files_shared,
+    merge,
+)
 from .folder import SandboxFolder, leftovers
 from .starting import finished
 
@@ -163,7 +172,7 @@ class LayerStore:
             await self._let_go(last[0])
         stack = (layer, *(origin.files.layers if origin.files and not whole else ()))
         if len(stack) > DEPTH_MAX:
-            stack = (await self._merged(stack),)
+            stack = await self._merged(stack)
         skipped = _sentences(copy)
         return self.keep(name, Files(image, stack, uid, layer.size_bytes, skipped))
 
@@ -211,8 +220,8 @@ class LayerStore:
         self._layers.add(layer)
         return layer
 
-    async def _merged(self, stack: tuple[Layer, ...]) -> Layer:
-        """One layer that shows what the stack shows."""
+    async def _merged(self, stack: tuple[Layer, ...]) -> tuple[Layer, ...]:
+        """One layer that shows what the stack shows; the stack itself if it cannot be merged."""
         folder = self._new_folder()
 
         def work() -> None:
@@ -221,13 +230,16 @@ class LayerStore:
 
         try:
             await finished(asyncio.to_thread(work))
+        except Redirected:
+            await self._drop(folder)
+            return stack
         except BaseException:
             await self._drop(folder)
             raise
         # Counted in full: the others may go, and then this one alone has what they shared.
         layer = Layer(folder, sum(layer.size_bytes for layer in stack))
         self._layers.add(layer)
-        return layer
+        return (layer,)
 
     async def _let_go(self, layer: Layer) -> None:
         layer.users -= 1
@@ -287,6 +299,11 @@ def _sentences(copy: Copy) -> tuple[str, ...]:
 def _as_manager_error(problem: BaseException, limit_bytes: int) -> BaseException:
     if isinstance(problem, ManagerError):
         return problem
+    if isinstance(problem, TooMany):
+        return PermanentError(
+            f"there are more than {FILES_MAX} files and folders to keep, which is the limit: remove "
+            "some first"
+        )
     if isinstance(problem, TooMuch):
         return too_much(limit_bytes)
     if isinstance(problem, OSError) and problem.errno == errno.ENOSPC:
