@@ -11,6 +11,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
@@ -166,7 +167,8 @@ class SnapshotBook:
                     f"{record.request.spec.image!r}: open one from the snapshot",
                     field="name",
                 )
-            await host.restore_files(trajectory_id, kept.id)
+            with record.files.changing() if record.files is not None else nullcontext():
+                await host.restore_files(trajectory_id, kept.id)
         except ManagerError as error:
             raise from_manager(error) from error
         finally:

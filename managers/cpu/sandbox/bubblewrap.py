@@ -26,7 +26,7 @@ from ..cgroup import Cgroups, SandboxCgroup
 from . import folder as folders
 from . import rootfs
 from .base import Check, Launcher, MemoryEvents, Sandbox
-from .bwrap import BwrapProcess, find_bwrap, privilege_arguments
+from .bwrap import BwrapProcess, cure_of, find_bwrap, privilege_arguments, start_error
 from .channel import Channel
 from .copying import fill
 from .freezing import frozen
@@ -50,7 +50,6 @@ runtime may reserve more than it uses, and what really is too much is to be told
 CHECK_SHM_BYTES = 1 << 20
 CHECK_MEMORY_BYTES = 256 << 20
 _GONE = (errno.ENOENT, errno.ENODEV)
-_NOT_PERMITTED = ("Operation not permitted", "Permission denied", "No permissions")
 
 
 class BubblewrapSandbox(Sandbox):
@@ -258,7 +257,7 @@ class Bubblewrap(Launcher):
             if isinstance(error, OSError):
                 raise TemporaryError(f"the sandbox cannot be started: {error}") from error
             if isinstance(error, TemporaryError) and said:
-                raise _start_error(f"{error}: {said}") from error
+                raise start_error(f"{error}: {said}") from error
             raise
         return sandbox
 
@@ -471,7 +470,7 @@ class Bubblewrap(Launcher):
             sandbox = await self.start(spec, lambda message: None)
             await sandbox.aclose()
         except (TemporaryError, PermanentError) as error:
-            return Check("start", False, str(error), _cure(str(error)))
+            return Check("start", False, str(error), cure_of(str(error)))
         return Check("start", True, "a sandbox was started and ended")
 
     def _check_cgroups(self) -> Check:
@@ -491,24 +490,3 @@ def _base_env(image: bool) -> dict[str, str]:
         "TMPDIR": "/tmp",
         "USER": rootfs.USER,
     }
-
-
-def _start_error(message: str) -> TemporaryError | PermanentError:
-    """bwrap's own words decide: what it may not do now it may not do later."""
-    if not any(words in message for words in _NOT_PERMITTED):
-        return TemporaryError(message)
-    if "overlay" in message.lower():
-        cure = "this kernel lets only root mount overlays: run the server as root, or use Docker"
-        return Unsupported(message, cure=cure)
-    return PermanentError(message)
-
-
-def _cure(message: str) -> str:
-    if os.geteuid() == 0:
-        return "run the server with CAP_SYS_ADMIN (docker run --privileged), or use launcher docker"
-    if any(words in message for words in _NOT_PERMITTED):
-        return (
-            "sysctl -w user.max_user_namespaces=15000 kernel.unprivileged_userns_clone=1 "
-            "kernel.apparmor_restrict_unprivileged_userns=0 (those that exist)"
-        )
-    return ""
