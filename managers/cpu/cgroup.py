@@ -117,38 +117,26 @@ class SandboxCgroup:
 
     @property
     def can_freeze(self) -> bool:
-        return self._freezer() is not None
+        return self._dialect.frozen.controller in self._folders
 
     def freeze(self, on: bool) -> None:
         """Have all that is in it stop, or go on. `is_frozen` tells when it has stopped. Silent if
         the group is gone."""
-        folder, setting = self._freezer(), self._dialect.freeze(on)
         try:
-            if folder is not None:
-                _write(folder / setting.file, setting.value)
+            self._apply(self._dialect.freeze(on))
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENODEV):
                 raise
 
     def is_frozen(self) -> bool:
         """Also where the group is gone."""
-        folder, counter = self._freezer(), self._dialect.frozen
+        frozen = self._dialect.frozen
         try:
-            text = _read(folder / counter.file) if folder is not None else ""
+            return frozen.key in _read(self._folders[frozen.controller] / frozen.file)
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENODEV):
                 raise
             return True
-        lines = [line.split() for line in text.splitlines()]
-        return [counter.key, self._dialect.frozen_value] in lines or (
-            not counter.key and text.strip() == self._dialect.frozen_value
-        )
-
-    def _freezer(self) -> Path | None:
-        controller = self._dialect.frozen.controller
-        if controller:
-            return self._folders.get(controller)
-        return next(iter(self._folders.values()), None)
 
     def oom_kills(self) -> int:
         return self._count(self._dialect.oom_kills)

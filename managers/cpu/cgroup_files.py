@@ -65,8 +65,7 @@ class Dialect(ABC):
         """Stop all that is in a group, or let it go on."""
 
     frozen: Counter
-    """Where it is read whether all has stopped."""
-    frozen_value: str
+    """Where it is read whether all has stopped: it has if the file holds the key."""
 
     def cpuset(self, cores: Sequence[int]) -> Setting:
         return Setting("cpuset", "cpuset.cpus", format_cores(cores))
@@ -80,8 +79,7 @@ class DialectV1(Dialect):
     controllers = ("cpuset", "cpu", "memory", "pids", "freezer")
     oom_kills = Counter("memory", "memory.oom_control", "oom_kill")
     peak_memory = Counter("memory", "memory.max_usage_in_bytes")
-    frozen = Counter("freezer", "freezer.state")
-    frozen_value = "FROZEN"
+    frozen = Counter("freezer", "freezer.state", "FROZEN")
 
     def folder(self, root: Path, controller: str, relative: str) -> Path:
         return root / controller / relative
@@ -109,9 +107,8 @@ class DialectV2(Dialect):
     controllers = ("cpuset", "cpu", "memory", "pids")
     oom_kills = Counter("memory", "memory.events", "oom_kill")
     peak_memory = Counter("memory", "memory.peak")
-    # Every group has these files: freezing needs no controller.
-    frozen = Counter("", "cgroup.events", "frozen")
-    frozen_value = "1"
+    # Every group has these files; the controller is one that says where the group is.
+    frozen = Counter("pids", "cgroup.events", "frozen 1")
 
     def folder(self, root: Path, controller: str, relative: str) -> Path:
         return root / relative
@@ -130,4 +127,4 @@ class DialectV2(Dialect):
         return Setting("cpu", "cpu.weight", str(min(100 * cores, 10_000) or 1))
 
     def freeze(self, on: bool) -> Setting:
-        return Setting("", "cgroup.freeze", "1" if on else "0")
+        return Setting("pids", "cgroup.freeze", "1" if on else "0")

@@ -125,20 +125,11 @@ class Dispatcher:
             forget=scheduler.forget_trajectory,
             gone=self._tell_over,
         )
-        self.snapshots = SnapshotBook(
-            self._trajectories,
-            host=self.sandbox_host,
-            open_trajectory=self.open_trajectory,
-            close_trajectory=self.close_trajectory,
-            clock=clock,
-            max_count=self.limits.max_snapshots,
-            max_bytes=self.limits.max_snapshot_bytes,
-        )
-        """Forks and snapshots: the part of the service's calls that is about files of whole
-        sandboxes."""
+        self.snapshots = SnapshotBook(self._trajectories, self)
         self._housekeeping = Housekeeping(
             self._book,
             self._trajectories,
+            self.snapshots,
             self._leases,
             self,
             clock=clock,
@@ -477,10 +468,6 @@ class Dispatcher:
         chosen = tuple(action_ids)
         self._same.cancel(chosen, reason)
         await self._pump.post(CancelAllRequested(chosen, reason))
-
-    async def drop_stale_snapshots(self, now: float) -> None:
-        """Those whose time, or whose task's, is over."""
-        await self.snapshots.drop_stale(now, lambda task: self._leases.alive(task, now))
 
     def close_soon(self, trajectory_id: str) -> None:
         """Close it, without waiting for that."""

@@ -10,16 +10,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import FailedPrecondition, InvalidRequest, NotFound
 from ..limits import SIZE_BYTES_MAX
 from ..managers.base import SandboxHost
 from ..managers.errors import ManagerError
+from .admission import DispatcherLimits
 from .failures import from_manager
 from .records import TrajectoryRecord, TrajectoryRequest
 from .trajectories import TrajectoryBook
@@ -59,29 +60,26 @@ class Forked:
     skipped: tuple[str, ...]
 
 
-class SnapshotBook:
-    """All kept files of this server."""
+class Owner(Protocol):
+    """What the dispatcher does for the book."""
 
-    def __init__(
-        self,
-        trajectories: TrajectoryBook,
-        *,
-        host: Callable[[str], Awaitable[SandboxHost]],
-        open_trajectory: Callable[[TrajectoryRequest], Awaitable[TrajectoryRecord]],
-        close_trajectory: Callable[[str], Awaitable[None]],
-        clock: Callable[[], float],
-        max_count: int,
-        max_bytes: int,
-    ) -> None:
-        """`host` gives a trajectory's once its sandbox is ready; `max_count` and `max_bytes` are of
-        one task's snapshots."""
+    limits: DispatcherLimits
+
+    def now(self) -> float: ...
+
+    async def sandbox_host(self, trajectory_id: str) -> SandboxHost: ...
+
+    async def open_trajectory(self, request: TrajectoryRequest) -> TrajectoryRecord: ...
+
+    async def close_trajectory(self, trajectory_id: str) -> None: ...
+
+
+class SnapshotBook:
+    """All kept files of this server: the service's calls that are about whole sandboxes' files."""
+
+    def __init__(self, trajectories: TrajectoryBook, owner: Owner) -> None:
         self._trajectories = trajectories
-        self._host = host
-        self._open = open_trajectory
-        self._close = close_trajectory
-        self._clock = clock
-        self._max_count = max_count
-        self._max_bytes = max_bytes
+        self._owner = owner
         self._named: dict[tuple[str, str], Snapshot] = {}
         self._hosts: dict[str, SandboxHost] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -105,7 +103,9 @@ class SnapshotBook:
                 opened.append(await self._start_from(kept, request))
         except BaseException:
             fresh = [record.id for record in opened if record not in records]
-            await asyncio.gather(*(self._close(identifier) for identifier in fresh))
+            await asyncio.gather(
+                *(self._owner.close_trajectory(identifier) for identifier in fresh)
+            )
             raise
         finally:
             await self._let_go(kept)
@@ -144,7 +144,7 @@ class SnapshotBook:
             await self._let_go(kept)
             raise
         former = self._named.get((task, name))
-        snapshot = Snapshot(name, task, trajectory_id, kept, self._clock(), ttl_s)
+        snapshot = Snapshot(name, task, trajectory_id, kept, self._owner.now(), ttl_s)
         self._named[task, name] = snapshot
         if former is not None:
             await self._let_go(former.kept)
@@ -159,7 +159,7 @@ class SnapshotBook:
         kept = self._find(record.request.trajectory.task, name).kept
         kept.users += 1
         try:
-            host = await self._host(trajectory_id)
+            host = await self._owner.sandbox_host(trajectory_id)
             if (record.node, record.request.spec.image) != (kept.node, kept.image):
                 raise FailedPrecondition(
                     f"snapshot {name!r} is on node {kept.node} and of image {kept.image!r}, but "
@@ -200,13 +200,14 @@ class SnapshotBook:
     def _room(self, task: str, name: str) -> int:
         """Bytes that the task may still keep. Raises FailedPrecondition if it may keep no more."""
         others = [snapshot for snapshot in self.of_task(task) if snapshot.name != name]
-        if len(others) >= self._max_count:
+        limits = self._owner.limits
+        if len(others) >= limits.max_snapshots:
             raise FailedPrecondition(
                 f"task {task!r} has {len(others)} snapshots, which is the limit: drop some "
                 "(drop_snapshot), or give them a ttl",
                 field="name",
             )
-        return max(0, self._max_bytes - sum(other.kept.size_bytes for other in others))
+        return max(0, limits.max_snapshot_bytes - sum(other.kept.size_bytes for other in others))
 
     def _find(self, task: str, name: str) -> Snapshot:
         snapshot = self._named.get((task, name))
@@ -222,7 +223,7 @@ class SnapshotBook:
         record = self._trajectories.get(trajectory_id)
         identifier = f"k-{secrets.token_hex(8)}"
         try:
-            host = await self._host(trajectory_id)
+            host = await self._owner.sandbox_host(trajectory_id)
             files = await host.keep_files(trajectory_id, identifier, limit_bytes)
         except ManagerError as error:
             raise from_manager(error) from error
@@ -236,7 +237,9 @@ class SnapshotBook:
         trajectory = replace(request.trajectory, node=kept.node)
         spec = replace(request.spec, snapshot=kept.id)
         try:
-            record = await self._open(replace(request, trajectory=trajectory, spec=spec))
+            record = await self._owner.open_trajectory(
+                replace(request, trajectory=trajectory, spec=spec)
+            )
         except BaseException:
             await self._let_go(kept)
             raise

@@ -22,7 +22,8 @@ from tangram.managers.base import SandboxSpec
 from tangram.managers.errors import PermanentError
 from tangram.managers.fake import FakeManager
 from tangram.scheduler import Scheduler, Trajectory
-from tangram.server.dispatcher import Dispatcher, DispatcherLimits
+from tangram.server.admission import DispatcherLimits
+from tangram.server.dispatcher import Dispatcher
 from tangram.server.records import TrajectoryRequest, TrajectoryState
 from tangram.testing import serve_fake
 from tangram.v1 import trajectories_pb2 as pb
@@ -341,7 +342,7 @@ async def test_snapshots_go_with_their_ttl_and_with_their_task(
     assert len(node.kept) == 2
     await dispatcher.snapshots.drop_stale(made.made + 10.1, lambda task: True)
     assert [left.name for left in dispatcher.snapshots.of_task("task")] == ["long"]
-    await dispatcher.drop_stale_snapshots(dispatcher.now())
+    await dispatcher._housekeeping.look(dispatcher.now())
     assert len(node.kept) == 1, "its task was heard of just now"
-    await dispatcher.drop_stale_snapshots(dispatcher.now() + dispatcher.limits.lease_s + 1)
+    await dispatcher._housekeeping.look(dispatcher.now() + dispatcher.limits.lease_s + 1)
     assert node.kept == {}
