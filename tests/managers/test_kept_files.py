@@ -21,12 +21,11 @@ from tangram.managers.cpu.sandbox.copying import (
     TooMuch,
     TreeCopier,
     fill,
-    maps_files_shared,
-    merge,
 )
 from tangram.managers.cpu.sandbox.folder import wait_until
-from tangram.managers.cpu.sandbox.freezing import frozen
+from tangram.managers.cpu.sandbox.freezing import frozen, maps_files_shared
 from tangram.managers.cpu.sandbox.layers import DEPTH_MAX, LayerStore, Origin
+from tangram.managers.cpu.sandbox.merging import merge
 from tangram.managers.errors import PermanentError
 
 LIMIT_BYTES = 1 << 30

@@ -14,7 +14,7 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -34,7 +34,8 @@ _PIECE_BYTES = 8 << 20
 _FICLONE = 0x40049409
 _NO_CLONE = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS)
 _NOT_HERE = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EINVAL)
-_OVERLAY = ("trusted.overlay.", "user.overlay.")
+OVERLAY = ("trusted.overlay.", "user.overlay.")
+"""Begin the names of attributes in which overlays keep their own."""
 _OVERLAY_KEPT = ("opaque", "redirect", "metacopy", "whiteout")
 """What an upper folder says of the layers below it; the rest is about the one mount it was in."""
 
@@ -45,10 +46,6 @@ class TooMuch(Exception):
 
 class TooMany(Exception):
     """The tree has more than `FILES_MAX` files and folders."""
-
-
-class Redirected(Exception):
-    """A layer says that its files lie elsewhere in layers below: only the kernel can merge it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,14 +244,6 @@ class TreeCopier:
             raise TooMuch
 
 
-def merge(layers: Iterable[Path], target: Path) -> None:
-    """What an overlay of these folders would show, the lowest first, as one folder that can take
-    their place: files become hard links, whiteouts stay for what lies below all of them. Raises
-    Redirected where overlays are mounted with redirect_dir or metacopy."""
-    for layer in layers:
-        _lay_over(layer, target)
-
-
 def fill(target: Path, source: Path, limit_bytes: int | None) -> None:
     """Put a copy of `source` in the place of the empty folder `target`: for a sandbox that cannot
     stand on layers. Raises OSError; ENOSPC if it is more than the limit."""
@@ -267,99 +256,8 @@ def fill(target: Path, source: Path, limit_bytes: int | None) -> None:
         raise OSError(errno.ENOSPC, "the kept files are more than its disk") from None
 
 
-def maps_files_shared(pids: Iterable[int]) -> bool:
-    """Whether one of these processes may write to a file through memory: its changes may then come
-    with no new time on the file."""
-    return any(_maps_shared(pid) for pid in pids)
-
-
-def _maps_shared(pid: int) -> bool:
-    try:
-        maps = Path(f"/proc/{pid}/maps").read_text(errors="replace")
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return False  # Gone, or the agent, which maps no files.
-    for line in maps.splitlines():
-        _, rights, _, _, inode, *path = line.split(maxsplit=5)
-        shared = rights[1] == "w" and rights[3] == "s" and inode != "0"
-        if shared and path and not path[0].startswith(("/dev/", "/memfd:", "/SYSV")):
-            return True
-    return False
-
-
-def _lay_over(layer: Path, target: Path) -> None:
-    pending = [(layer, target)]
-    folders: list[tuple[Path, os.stat_result]] = []
-    while pending:
-        source, place = pending.pop()
-        status = os.lstat(source)
-        replaces = os.path.lexists(place)
-        if place.is_symlink() or not place.is_dir():
-            place.unlink(missing_ok=True)
-            place.mkdir(mode=0o700)
-        else:
-            replaces = False
-            if _hides_below(source):
-                _clear(place)
-        folders.append((place, status))
-        _same_folder(source, place, status)
-        if replaces:
-            # What it takes the place of hid a folder further down, and so must this one.
-            os.setxattr(place, _OVERLAY[os.geteuid() != 0] + "opaque", b"y")
-        with os.scandir(source) as entries:
-            for entry in entries:
-                inner = place / entry.name
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append((Path(entry.path), inner))
-                    continue
-                _refuse_redirected(Path(entry.path))
-                _remove(inner)
-                os.link(entry.path, inner, follow_symlinks=False)
-    for place, status in reversed(folders):
-        place.chmod(stat.S_IMODE(status.st_mode))
-        os.utime(place, ns=(status.st_atime_ns, status.st_mtime_ns))
-
-
-def _refuse_redirected(path: Path) -> None:
-    for name in os.listxattr(path, follow_symlinks=False):
-        if name.startswith(_OVERLAY) and name.endswith((".redirect", ".metacopy")):
-            raise Redirected
-
-
-def _same_folder(source: Path, place: Path, status: os.stat_result) -> None:
-    _refuse_redirected(source)
-    place.chmod(0o700)
-    if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
-        os.chown(place, status.st_uid, status.st_gid)
-    for name in os.listxattr(source):
-        os.setxattr(place, name, os.getxattr(source, name))
-
-
-def _hides_below(folder: Path) -> bool:
-    values: Mapping[str, bytes] = {
-        name: os.getxattr(folder, name)
-        for name in os.listxattr(folder)
-        if name.startswith(_OVERLAY) and name.endswith("opaque")
-    }
-    return b"y" in values.values()
-
-
-def _clear(folder: Path) -> None:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            _remove(Path(entry.path))
-
-
-def _remove(path: Path) -> None:
-    """Whatever it is; silent if it is nothing."""
-    try:
-        path.unlink(missing_ok=True)
-    except IsADirectoryError:
-        _clear(path)
-        path.rmdir()
-
-
 def _is_kept(attribute: str) -> bool:
-    if not attribute.startswith(_OVERLAY):
+    if not attribute.startswith(OVERLAY):
         return True
     return attribute.rpartition(".")[2] in _OVERLAY_KEPT
 

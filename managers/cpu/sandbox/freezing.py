@@ -1,7 +1,7 @@
 """Holding a sandbox still while its files are copied, so that the copy is of one moment.
 
-By its control group where that can freeze, else by SIGSTOP to all of its processes. Blocks and
-belongs in a thread.
+By its control group where that can freeze, else by SIGSTOP to all of its processes; and what it could
+still change without a trace once it goes on. Blocks and belongs in a thread.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,6 +37,25 @@ def frozen(root_pid: int, cgroup: SandboxCgroup | None) -> Iterator[set[int]]:
     finally:
         for pid in stopped:
             _signal(pid, signal.SIGCONT)
+
+
+def maps_files_shared(pids: Iterable[int]) -> bool:
+    """Whether one of these processes may write to a file through memory: its changes may then come
+    with no new time on the file."""
+    return any(_maps_shared(pid) for pid in pids)
+
+
+def _maps_shared(pid: int) -> bool:
+    try:
+        maps = Path(f"/proc/{pid}/maps").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False  # Gone, or the agent, which maps no files.
+    for line in maps.splitlines():
+        _, rights, _, _, inode, *path = line.split(maxsplit=5)
+        shared = rights[1] == "w" and rights[3] == "s" and inode != "0"
+        if shared and path and not path[0].startswith(("/dev/", "/memfd:", "/SYSV")):
+            return True
+    return False
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
@@ -17,18 +18,13 @@ from pathlib import Path
 
 from ...errors import ManagerError, PermanentError, TemporaryError
 from ...sizes import format_size
-from .copying import (
-    FILES_MAX,
-    Copy,
-    Redirected,
-    TooMany,
-    TooMuch,
-    TreeCopier,
-    maps_files_shared,
-    merge,
-)
+from .copying import FILES_MAX, Copy, TooMany, TooMuch, TreeCopier
 from .folder import SandboxFolder, leftovers
+from .freezing import maps_files_shared
+from .merging import Redirected, merge
 from .starting import finished
+
+log = logging.getLogger(__name__)
 
 DEPTH_MAX = 12
 """Layers of one state; a state on more is merged into one. The kernel takes the names of all
@@ -230,7 +226,8 @@ class LayerStore:
 
         try:
             await finished(asyncio.to_thread(work))
-        except Redirected:
+        except (Redirected, OSError) as problem:
+            log.info("%s layers stay apart: %r", len(stack), problem)
             await self._drop(folder)
             return stack
         except BaseException:
