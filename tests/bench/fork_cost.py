@@ -12,7 +12,7 @@ import time
 from tangram import AsyncClient
 from tangram.client import AsyncTrajectory
 
-from .measure import Row, Spread, Table
+from .measure import Row, Spread, Table, ratio
 from .servers import IMAGE, tangram_server
 
 FILES = 400
@@ -75,6 +75,7 @@ def _rows(name: str, found: dict[str, Spread], most_ms: int) -> list[Row]:
         Row(f"{name}: fork of a fork", _ms(found["child"]), target),
         Row(f"{name}: first fork, which copies the tree", _ms(found["first"])),
         Row(f"{name}: a trajectory without files, opened", _ms(found["open"])),
+        Row(f"{name}: fork again over opening", ratio(found["again"], found["open"]).text("x")),
     ]
 
 
