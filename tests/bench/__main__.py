@@ -25,6 +25,7 @@ from . import (
     coding,
     exec_latency,
     exec_rate,
+    fork_cost,
     open_load,
     paper,
     pass_cost,
@@ -40,6 +41,7 @@ BENCHMARKS: dict[str, Callable[[int], Coroutine[Any, Any, Table]]] = {
     "exec-latency": exec_latency.measure,
     "exec-rate": exec_rate.measure,
     "resizing": resizing.measure,
+    "fork-cost": fork_cost.measure,
     "pass-cost": pass_cost.measure,
     "simulated": simulated.measure,
 }

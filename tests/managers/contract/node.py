@@ -105,6 +105,8 @@ class Node:
         *,
         env: dict[str, str] | None = None,
         disk_bytes: int | None = None,
+        snapshot: str = "",
+        concurrency: int = 1,
     ) -> str:
         """A new sandbox; the trajectory's id."""
         trajectory = unique("t")
@@ -114,6 +116,8 @@ class Node:
             memory_bytes=256 << 20,
             disk_bytes=disk_bytes,
             env=env or {},
+            snapshot=snapshot,
+            concurrency=concurrency,
         )
         info = await self.host.open(await self.host.check_open(spec), next(_NUMBERS), on_lost)
         self.limits = info.limits
