@@ -55,6 +55,11 @@ class ExecSpec:
     """Kept of stdout and of stderr each: half from the head, half from the tail."""
     substitute_cores: bool = False
     """Replace the literal `{cores}` by the granted number: set for a range or a set of cores."""
+    session: str = ""
+    """Run by the shell of this name, which lives on with folder, variables and jobs. Its output is
+    one stream, stdout; it has no stdin. `cwd`, `env` and `user` are those with which it starts."""
+    merged: bool = False
+    """Stderr goes into stdout, in the order of writing."""
 
 
 @dataclass(frozen=True, slots=True)
