@@ -269,6 +269,37 @@ class SandboxHost(Protocol):
         """Of the path itself: a symlink is not followed."""
         ...
 
+    async def session_input(
+        self,
+        trajectory: str,
+        session: str,
+        data: bytes = b"",
+        *,
+        interrupt: bool = False,
+        close: bool = False,
+    ) -> None:
+        """Type to what runs in a session, press Ctrl-C, or end its shell with all that was started
+        in it; ending none is no error. Raises PermanentError where nothing runs, or where more was
+        typed than is read."""
+        ...
+
+    async def run_process(
+        self, trajectory: str, process: str, spec: ExecSpec, output: OutputSink
+    ) -> RunResult:
+        """Run a command in the background until it ends: it holds no lease, and sits where its
+        sandbox is parked while no action runs. Raises as `Manager.run` does, SandboxClosed when its
+        sandbox is closed. When cancelled it is killed."""
+        ...
+
+    async def end_process(self, trajectory: str, process: str, *, force: bool) -> None:
+        """Ask a background command to end (SIGTERM), or kill it with all that descends from it: its
+        `run_process` returns soon then. No effect if it is not running."""
+        ...
+
+    async def wait_port(self, trajectory: str, port: int, timeout_s: float) -> bool:
+        """Whether a program in the sandbox listens on a port of its loopback, or does in time."""
+        ...
+
     def sandboxes(self) -> Mapping[str, int]:
         """How many there are by state: starting, idle, running."""
         ...

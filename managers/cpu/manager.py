@@ -288,6 +288,44 @@ class CpuManager(Manager):
         with self._file_call(trajectory) as channel:
             return await channel.write_tree(path, from_tar(chunks))
 
+    async def session_input(
+        self,
+        trajectory: str,
+        session: str,
+        data: bytes = b"",
+        *,
+        interrupt: bool = False,
+        close: bool = False,
+    ) -> None:
+        channel = self._find(trajectory).live().channel
+        await channel.session_input(session, data, interrupt=interrupt, close=close)
+
+    async def run_process(
+        self, trajectory: str, process: str, spec: ExecSpec, output: OutputSink
+    ) -> RunResult:
+        channel = self._find(trajectory).live().channel
+        return _as_result(
+            await channel.exec(
+                _process_name(process),
+                0,
+                replace(spec, merged=True),
+                cores=None,
+                affinity=None,
+                timeout_s=None,
+                output=output,
+            )
+        )
+
+    async def end_process(self, trajectory: str, process: str, *, force: bool) -> None:
+        channel = self._find(trajectory).live().channel
+        if force:
+            await channel.kill(_process_name(process))
+        else:
+            await channel.signal(_process_name(process), signal.SIGTERM)
+
+    async def wait_port(self, trajectory: str, port: int, timeout_s: float) -> bool:
+        return await self._find(trajectory).live().channel.wait_port(port, timeout_s)
+
     def sandboxes(self) -> Mapping[str, int]:
         counts = {"starting": 0, "idle": 0, "running": 0}
         for held in self._held.values():
@@ -403,6 +441,11 @@ class CpuManager(Manager):
     def _file_call(self, trajectory: str) -> Iterator[Channel]:
         with self._find(trajectory).file_call() as sandbox:
             yield sandbox.channel
+
+
+def _process_name(process: str) -> str:
+    """What the agent calls it: no action's id has a slash."""
+    return f"process/{process}"
 
 
 def _count_before(run: Run, sandbox: Sandbox) -> None:

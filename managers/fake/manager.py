@@ -38,8 +38,11 @@ from ..errors import (
 from ..tar_stream import TAR_END, from_tar, to_tar
 from .commands import CutStream, Died, Run, execute
 from .files import FakeFiles
+from .sessions import FakeBackground, FakeSession
 
-Call = Literal["check_open", "open", "close", "acquire", "run", "kill", "resize", "release", "file"]
+Call = Literal[
+    "check_open", "open", "close", "acquire", "run", "kill", "resize", "release", "file", "session"
+]
 
 WORKDIR = "/workspace"
 CHUNK_BYTES = 1 << 20
@@ -76,6 +79,7 @@ class _Sandbox:
     on_lost: Callable[[str], None]
     files: FakeFiles = field(default_factory=lambda: FakeFiles(WORKDIR))
     processes: list[str] = field(default_factory=list)
+    background: FakeBackground = field(default_factory=FakeBackground)
     ready: bool = False
     lost: str = ""
 
@@ -131,6 +135,7 @@ class FakeManager(Manager):
             return
         sandbox.lost = message
         sandbox.processes.clear()
+        sandbox.background.end(SandboxDied(message))
         for token in [t for t, lease in self._leases.items() if lease.trajectory == trajectory]:
             self._break(token, message)
         sandbox.on_lost(message)
@@ -262,8 +267,10 @@ class FakeManager(Manager):
 
     async def close(self, trajectory: str) -> None:
         await self._enter("close", trajectory)
-        if self._sandboxes.pop(trajectory, None) is None:
+        sandbox = self._sandboxes.pop(trajectory, None)
+        if sandbox is None:
             return
+        sandbox.background.end(SandboxClosed(f"trajectory {trajectory!r} was closed"))
         for token in [t for t, lease in self._leases.items() if lease.trajectory == trajectory]:
             self._break(token, "its sandbox was closed")
             self._give_back(token)
@@ -310,6 +317,53 @@ class FakeManager(Manager):
     async def stat(self, trajectory: str, path: str) -> FileInfo:
         return (await self._file_call(trajectory)).files.stat(path)
 
+    async def session_input(
+        self,
+        trajectory: str,
+        session: str,
+        data: bytes = b"",
+        *,
+        interrupt: bool = False,
+        close: bool = False,
+    ) -> None:
+        await self._enter("session", trajectory)
+        background = self._usable(trajectory).background
+        if close:
+            if (ended := background.sessions.pop(session, None)) is not None:
+                ended.interrupt()
+        elif interrupt:
+            background.busy(session).interrupt()
+        else:
+            typed = background.busy(session).typed
+            for line in data.decode().splitlines():
+                typed.put_nowait(line)
+
+    async def run_process(
+        self, trajectory: str, process: str, spec: ExecSpec, output: OutputSink
+    ) -> RunResult:
+        sandbox = self._usable(trajectory)
+        run = self._prepare(spec, sandbox, output, None)
+        run.stderr = run.stdout
+        try:
+            result = await sandbox.background.run_process(process, _finish(execute(run), None))
+        finally:
+            run.stdout.finish()
+        return replace(result, stdout_bytes=run.stdout.produced)
+
+    async def end_process(self, trajectory: str, process: str, *, force: bool) -> None:
+        """Its commands know no difference between the two."""
+        if task := self._usable(trajectory).background.processes.get(process):
+            task.cancel()
+
+    async def wait_port(self, trajectory: str, port: int, timeout_s: float) -> bool:
+        listening = self._usable(trajectory).background.port(port)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await listening.wait()
+        except TimeoutError:
+            return listening.is_set()
+        return True
+
     def sandboxes(self) -> Mapping[str, int]:
         busy = {lease.trajectory for lease in self._leases.values()}
         counts = {"starting": 0, "idle": 0, "running": 0}
@@ -338,35 +392,58 @@ class FakeManager(Manager):
         spec = request.payload
         if not isinstance(spec, ExecSpec):
             raise PermanentError("a sandbox runs commands alone")
-        run = self._prepare(lease, spec, sandbox, output)
+        run = self._prepare(spec, sandbox, output, lease)
+        command = execute(run) if run.session is None else run.session.run(execute(run))
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            result = await _finish(execute(run), request.timeout_s)
+            result = await _finish(command, request.timeout_s)
         finally:
-            for stream in (run.stdout, run.stderr):
-                stream.finish()
+            run.stdout.finish()
+            if run.session is None:
+                run.stderr.finish()
+            else:
+                run.session.cwd = run.cwd
+                if run.exited:
+                    sandbox.background.sessions.pop(spec.session, None)
         return replace(
             result,
             run_s=loop.time() - began,
             stdout_bytes=run.stdout.produced,
-            stderr_bytes=run.stderr.produced,
+            stderr_bytes=0 if run.session else run.stderr.produced,
         )
 
-    def _prepare(self, lease: Lease, spec: ExecSpec, sandbox: _Sandbox, output: OutputSink) -> Run:
-        granted = str(len(lease.cores))
-        own = {"TANGRAM_CORES": granted, "OMP_NUM_THREADS": granted}
+    def _prepare(
+        self, spec: ExecSpec, sandbox: _Sandbox, output: OutputSink, lease: Lease | None
+    ) -> Run:
+        """Without a lease it is a background process."""
         workdir = sandbox.spec.workdir or WORKDIR
+        cwd = spec.cwd if spec.cwd.startswith("/") else f"{workdir}/{spec.cwd}".rstrip("/")
+        granted = str(len(lease.cores)) if lease else "1"
+        own = {"TANGRAM_CORES": granted, "OMP_NUM_THREADS": granted}
+        env = {**own, **sandbox.spec.env, **spec.env}
+        session = None
+        if spec.session:
+            sessions = sandbox.background.sessions
+            session = sessions.setdefault(spec.session, FakeSession(cwd, env))
+            if session.command is not None:
+                raise PermanentError(f"session {spec.session!r} runs another action")
+            cwd, env = session.cwd, session.env
+            env.update(own)
+        stdout = CutStream(Stream.STDOUT, output, spec.max_output_bytes)
+        stderr = CutStream(Stream.STDERR, output, spec.max_output_bytes)
         return Run(
             spec=spec,
-            cwd=spec.cwd if spec.cwd.startswith("/") else f"{workdir}/{spec.cwd}".rstrip("/"),
-            env={**own, **sandbox.spec.env, **spec.env},
+            cwd=cwd,
+            env=env,
             files=sandbox.files,
-            cores=lambda: len(self._leases.get(lease.token, lease).cores),
-            stdout=CutStream(Stream.STDOUT, output, spec.max_output_bytes),
-            stderr=CutStream(Stream.STDERR, output, spec.max_output_bytes),
+            cores=lambda: len(self._leases.get(lease.token, lease).cores) if lease else 1,
+            stdout=stdout,
+            stderr=stderr if session is None else stdout,
             gate=self.gate,
             processes=sandbox.processes,
+            session=session,
+            port=sandbox.background.port,
         )
 
     async def _file_call(self, trajectory: str) -> _Sandbox:

@@ -146,7 +146,7 @@ class Channel:
     async def signal(self, action: str, number: int) -> None:
         """Send a command and its process group a signal. No effect if it is not running."""
         self._check()
-        self._tell("signal", action=action, signal=number)
+        self._tell("signal", action=action, signal=int(number))
 
     async def session_input(
         self, session: str, data: bytes = b"", *, interrupt: bool = False, close: bool = False

@@ -1,6 +1,7 @@
 """Waiting for a program inside to listen on a port, also where the sandbox has no network: loopback."""
 
 import _socket
+import errno
 import time
 
 from .connection import Connection
@@ -72,7 +73,11 @@ def is_open(port: int) -> bool:
             continue
         probe.setblocking(False)
         try:
-            if probe.connect_ex((address, port)) == 0:
+            # The answer has come when the first call returns, but only a second one tells it.
+            code = probe.connect_ex((address, port))
+            if code == errno.EINPROGRESS:
+                code = probe.connect_ex((address, port))
+            if code == 0:
                 return True
         except OverflowError:
             return False
