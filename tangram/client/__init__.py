@@ -6,6 +6,7 @@ Needs grpcio, protobuf and the standard library alone. Errors stand in `tangram.
 from .aio import AsyncClient
 from .cluster import ClusterStatus, NodeStatus, QueueStatus, QuotaStatus, TaskStatus, Units
 from .permits import AsyncPermit
+from .processes import AsyncProcess, Log, ProcessInfo
 from .results import (
     ActionInfo,
     CallResult,
@@ -20,13 +21,17 @@ from .results import (
     TrajectoryInfo,
     Usage,
 )
+from .sessions import AsyncSession
 from .sync import Client, Permit, Trajectory
+from .sync_background import Process, Session
 from .trajectories import AsyncTrajectory
 
 __all__ = [
     "ActionInfo",
     "AsyncClient",
     "AsyncPermit",
+    "AsyncProcess",
+    "AsyncSession",
     "AsyncTrajectory",
     "CallResult",
     "Client",
@@ -36,11 +41,15 @@ __all__ = [
     "Explanation",
     "FileStat",
     "HistoryEntry",
+    "Log",
     "NodeStatus",
     "Permit",
+    "Process",
+    "ProcessInfo",
     "QueueStatus",
     "QuotaStatus",
     "Result",
+    "Session",
     "Span",
     "TaskStatus",
     "Timing",

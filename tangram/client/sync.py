@@ -7,7 +7,7 @@ waits; `submit` hands them over and does not wait.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
@@ -16,6 +16,8 @@ from ..errors import InvalidRequest
 from ..limits import FILE_MODE_DEFAULT, TIMEOUT_S_DEFAULT
 from .aio import OWN, AsyncClient, TaskFilter
 from .background import background
+from .background import each as _each
+from .background import wait as _wait
 from .cluster import ClusterStatus
 from .files import OnProgress
 from .permits import AsyncPermit
@@ -30,6 +32,8 @@ from .results import (
     Timing,
     TrajectoryInfo,
 )
+from .sessions import COLUMNS_DEFAULT, ROWS_DEFAULT, SESSION_DEFAULT, TERM_DEFAULT
+from .sync_background import Process, Session
 from .trajectories import AsyncTrajectory, OnOutput
 
 if TYPE_CHECKING:
@@ -38,23 +42,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-def _wait(work: Coroutine[Any, Any, T]) -> T:
-    return background().run(work)
-
-
-def _each(items: AsyncGenerator[T, None]) -> Iterator[T]:
-    """Its items (never None), waited for one by one. Who stops reading ends it."""
-
-    async def take() -> T | None:
-        return await anext(items, None)
-
-    try:
-        while (item := _wait(take())) is not None:
-            yield item
-    finally:
-        _wait(items.aclose())
 
 
 class Client:
@@ -261,7 +248,8 @@ class Client:
         """
         owner = getattr(fn, "__self__", None)
         twin = getattr(getattr(owner, "_aio", None), getattr(fn, "__name__", ""), None)
-        if not isinstance(owner, Client | Trajectory) or twin is None or fn.__name__ in _INSTANT:
+        owners = Client | Trajectory | Session | Process
+        if not isinstance(owner, owners) or twin is None or fn.__name__ in _INSTANT:
             raise InvalidRequest(
                 "fn must be a method of a client or a trajectory that asks the server, such as "
                 f"trajectory.exec, not {fn!r}: a ThreadPoolExecutor runs other functions",
@@ -292,7 +280,9 @@ class Client:
         return f"{type(self).__name__}({self.server!r}, task={self.task!r})"
 
 
-_INSTANT = frozenset({"trajectory", "attach", "quota", "output", "watch"})
+_INSTANT = frozenset(
+    {"trajectory", "attach", "quota", "output", "watch", "session", "process", "start", "follow"}
+)
 """Methods that make an object: their asynchronous twins are no coroutines."""
 
 
@@ -368,6 +358,40 @@ class Trajectory:
                 id=id,
             )
         )
+
+    def session(
+        self,
+        name: str = SESSION_DEFAULT,
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        user: str | None = None,
+        term: str = TERM_DEFAULT,
+        columns: int = COLUMNS_DEFAULT,
+        rows: int = ROWS_DEFAULT,
+    ) -> Session:
+        """A shell that keeps folder, variables and jobs between its runs. See
+        `AsyncTrajectory.session`."""
+        session = self._aio.session(
+            name, cwd=cwd, env=env, user=user, term=term, columns=columns, rows=rows
+        )
+        return Session(session)
+
+    def start(
+        self,
+        command: Command,
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        user: str | None = None,
+        id: str | None = None,
+    ) -> Process:
+        """Start a program in the background. See `AsyncTrajectory.start`."""
+        return Process(_wait(self._aio.start(command, cwd=cwd, env=env, user=user, id=id)))
+
+    def process(self, id: str) -> Process:
+        """One that was started already. Raises NotFound at use."""
+        return Process(self._aio.process(id))
 
     def read_file(self, path: str) -> bytes:
         """A whole file; `path` is absolute or relative to the workdir. Raises FileError."""
