@@ -300,6 +300,11 @@ class Trajectory:
     def id(self) -> str:
         return self._aio.id
 
+    @property
+    def aio(self) -> AsyncTrajectory:
+        """Its asynchronous twin, for use on the client's background loop alone."""
+        return self._aio
+
     def open(self) -> TrajectoryInfo:
         """Have it opened, as `Client.trajectory` did. The same again is no harm."""
         return _wait(self._aio.open())
