@@ -20,7 +20,7 @@ _BASH_LOOP = (
     b" export -n PROMPT_COMMAND; set +o history; set +H; unset HISTFILE;"
     b' __tangram_status() { return "$__tangram_code"; }; fi;'
     b" PROMPT_COMMAND=$__tangram_loop; } 2>/dev/null;"
-    b' while { printf \'%s %s\\n\' "$__tangram_at" "$__tangram_code" >&251;'
+    b' while { printf \'\\n%s %s\\n\' "$__tangram_at" "$__tangram_code" >&251;'
     b" IFS= read -r __tangram_at <&250 && IFS= read -r __tangram_change <&250"
     b" && IFS= read -r -d '' __tangram_line <&250"
     b' && eval "$__tangram_change" && trap - INT; } 2>/dev/null;'
@@ -33,7 +33,7 @@ _BASH_LOOP = (
 # empty trap it would end with each command that Ctrl-C ends.
 _SH_LOOP = b"""set -m; __tangram_code=0; __tangram_at=0; trap '' INT
 __tangram_status() { return "$__tangram_code"; }
-while printf '%s %s\\n' "$__tangram_at" "$__tangram_code" >&7
+while printf '\\n%s %s\\n' "$__tangram_at" "$__tangram_code" >&7
 IFS=' ' read -r __tangram_at __tangram_count <&6 && IFS= read -r __tangram_change <&6; do
 __tangram_line=
 while [ "$__tangram_count" -gt 0 ]; do

@@ -12,7 +12,7 @@ import select
 import time
 
 from .action import Action
-from .dialects import Dialect, change_of
+from .dialects import GRANTED, Dialect, change_of
 from .kernel import PIPE_READ, kill, log
 from .loop import Loop
 from .orders import Ended, Order, Refused, Started
@@ -103,7 +103,7 @@ class Shells:
         action.shell, shell.action = shell, action
         shell.terminal.reset()
         change = change_of(shell.granted, order.env)
-        shell.granted = order.env
+        shell.granted.update((name, order.env[name]) for name in GRANTED if name in order.env)
         self._bind(shell, order.affinity)
         shell.cpu_before_s = cpu_seconds(shell.pid)
         shell.number += 1
@@ -156,7 +156,7 @@ class Shells:
             raise
         commands, control_fd, report_fd, reports = fds
         shell = Shell(name, spawner, terminal, dialect, (control_fd, report_fd))
-        shell.granted, shell.affinity = order.env, order.affinity
+        shell.granted, shell.affinity = dict(order.env), order.affinity
         spawner.shell = self._shells[name] = shell
         started = Order(dialect.argv, dialect.env, order.cwd, order.affinity, order.account)
         started.terminal, started.descriptors = terminal.path, dialect.descriptors
