@@ -104,6 +104,7 @@ class AsyncSession:
             stdin=None,
             user=self._user,
             malleable=malleable,
+            deterministic=False,
             duration=duration,
             elasticity=elasticity,
             max_output=max_output,

@@ -105,6 +105,9 @@ def test_a_sessions_command_reads_its_terminal_and_no_stdin() -> None:
         with pytest.raises(InvalidRequest) as refused:
             action_request(exec_spec(exec=body), now=0.0, output_limit_bytes=1)
         assert refused.value.field == field
+    body = types_pb2.Exec(shell_command="cat", session="main")
+    with pytest.raises(InvalidRequest, match="without a session"):
+        convert(exec_spec(exec=body, deterministic=True))
     with pytest.raises(InvalidRequest, match="for actions"):
         background_request(types_pb2.Exec(shell_command="cat", session="main"))
 
