@@ -55,6 +55,11 @@ class ExecSpec:
     """Kept of stdout and of stderr each: half from the head, half from the tail."""
     substitute_cores: bool = False
     """Replace the literal `{cores}` by the granted number: set for a range or a set of cores."""
+    session: str = ""
+    """Run by the shell of this name, which lives on with folder, variables and jobs. Its output is
+    one stream, stdout; it has no stdin. `cwd`, `env` and `user` are those with which it starts."""
+    merged: bool = False
+    """Stderr goes into stdout, in the order of writing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +298,37 @@ class SandboxHost(Protocol):
     async def restore_files(self, trajectory: str, snapshot: str) -> None:
         """Put its files back to what was kept; every process in it ends. It is as it was if this
         fails. Raises PermanentError (it names the action that runs), TemporaryError."""
+        ...
+
+    async def session_input(
+        self,
+        trajectory: str,
+        session: str,
+        data: bytes = b"",
+        *,
+        interrupt: bool = False,
+        close: bool = False,
+    ) -> None:
+        """Type to what runs in a session, press Ctrl-C, or end its shell with all that was started
+        in it; ending none is no error. Raises PermanentError where nothing runs, or where more was
+        typed than is read."""
+        ...
+
+    async def run_process(
+        self, trajectory: str, process: str, spec: ExecSpec, output: OutputSink
+    ) -> RunResult:
+        """Run a command in the background until it ends: it holds no lease, and sits where its
+        sandbox is parked while no action runs. Raises as `Manager.run` does, SandboxClosed when its
+        sandbox is closed. When cancelled it is killed."""
+        ...
+
+    async def end_process(self, trajectory: str, process: str, *, force: bool) -> None:
+        """Ask a background command to end (SIGTERM), or kill it with all that descends from it: its
+        `run_process` returns soon then. No effect if it is not running."""
+        ...
+
+    async def wait_port(self, trajectory: str, port: int, timeout_s: float) -> bool:
+        """Whether a program in the sandbox listens on a port of its loopback, or does in time."""
         ...
 
     def sandboxes(self) -> Mapping[str, int]:

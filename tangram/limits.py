@@ -59,3 +59,10 @@ FILE_MODE_MAX = 0o7777
 """Permissions with set-user-id, set-group-id and sticky bits: all that chmod takes."""
 FILE_MODE_DEFAULT = 0o644
 """Of a written file, as an editor would leave it."""
+
+SESSION_INPUT_BYTES_MAX = 64 << 10
+"""Typed into a session at once, and waiting there unread."""
+PORT_MAX = 65_535
+"""Of TCP."""
+TERMINAL_SIDE_MAX = 10_000
+"""Rows or columns of a session's terminal."""

@@ -10,14 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from ...scheduler.model import CORES, MEMORY, Capacity, ResourceId
 from ..base import (
     ExecSpec,
-    FileInfo,
     KeptFiles,
     Lease,
     Manager,
@@ -37,14 +35,13 @@ from ..errors import (
     SandboxClosed,
     TemporaryError,
 )
-from ..tar_stream import TAR_END, from_tar, to_tar
 from .assemble import LauncherBuilder
 from .claim import Claim, make_claim
 from .drift import DriftWatch
 from .held import ENDS_WHOLE, HeldSandbox, Run, judge
+from .inside import InsideCalls, as_result
 from .launchers import Launchers
 from .sandbox.base import Sandbox
-from .sandbox.channel import Channel
 from .sandbox.messages import AgentResult
 from .snapshots import Snapshots
 from .spec import check_sizes, with_defaults
@@ -57,7 +54,7 @@ KILL_WAIT_S = 10.0
 the whole sandbox is ended."""
 
 
-class CpuManager(Manager):
+class CpuManager(InsideCalls, Manager):
     """One node. Also a SandboxHost: a trajectory has one sandbox here."""
 
     def __init__(self, config: NodeConfig, claim: Claim, launchers: Launchers) -> None:
@@ -133,8 +130,8 @@ class CpuManager(Manager):
 
         def judged(result: AgentResult) -> RunResult:
             if result.exit_code == 0 or run.before is None:
-                return _as_result(result)
-            return judge(_as_result(result), run.verdict, run.before, sandbox.events())
+                return as_result(result)
+            return judge(as_result(result), run.verdict, run.before, sandbox.events())
 
         # Read once the request is on its way, while the command is being spawned.
         asyncio.get_running_loop().call_soon(_count_before, run, sandbox)
@@ -262,39 +259,6 @@ class CpuManager(Manager):
         held = self._held.get(trajectory)
         if held is not None:
             await asyncio.shield(self._close(held))
-
-    async def read_file(
-        self, trajectory: str, path: str, offset: int, limit: int
-    ) -> AsyncIterator[tuple[bytes, int]]:
-        with self._file_call(trajectory) as channel:
-            async for chunk in channel.read_file(path, offset, limit):
-                yield chunk
-
-    async def write_file(
-        self, trajectory: str, path: str, mode: int, chunks: AsyncIterator[bytes]
-    ) -> int:
-        with self._file_call(trajectory) as channel:
-            return await channel.write_file(path, mode, chunks)
-
-    async def list_files(self, trajectory: str, path: str) -> list[FileInfo]:
-        with self._file_call(trajectory) as channel:
-            return await channel.list_files(path)
-
-    async def stat(self, trajectory: str, path: str) -> FileInfo:
-        with self._file_call(trajectory) as channel:
-            return await channel.stat(path)
-
-    async def read_tree(self, trajectory: str, path: str) -> AsyncIterator[bytes]:
-        with self._file_call(trajectory) as channel:
-            async for pieces in channel.read_tree(path):
-                yield b"".join(map(to_tar, pieces))
-        yield TAR_END
-
-    async def write_tree(
-        self, trajectory: str, path: str, chunks: AsyncIterator[bytes]
-    ) -> tuple[int, int]:
-        with self._file_call(trajectory) as channel:
-            return await channel.write_tree(path, from_tar(chunks))
 
     async def keep_files(self, trajectory: str, snapshot: str, limit_bytes: int) -> KeptFiles:
         held = self._find(trajectory)
@@ -434,11 +398,6 @@ class CpuManager(Manager):
             raise SandboxClosed(f"trajectory {trajectory!r} has no sandbox on node {self.node}")
         return held
 
-    @contextmanager
-    def _file_call(self, trajectory: str) -> Iterator[Channel]:
-        with self._find(trajectory).file_call() as sandbox:
-            yield sandbox.channel
-
 
 def _count_before(run: Run, sandbox: Sandbox) -> None:
     run.before = sandbox.events()
@@ -459,16 +418,3 @@ def _note_reset(held: HeldSandbox, action: str, result: AgentResult) -> None:
             f"action {action!r} was killed with all processes of its sandbox, since another action "
             "there multiplied faster than it could be ended"
         )
-
-
-def _as_result(result: AgentResult) -> RunResult:
-    return RunResult(
-        result.outcome,
-        exit_code=result.exit_code,
-        signal=result.signal,
-        run_s=result.run_s,
-        cpu_seconds=result.cpu_seconds,
-        peak_memory_bytes=result.peak_memory_bytes,
-        stdout_bytes=result.stdout_bytes,
-        stderr_bytes=result.stderr_bytes,
-    )

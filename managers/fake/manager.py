@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from ...scheduler.model import CORES, MEMORY, Capacity, ResourceId
 from ..base import (
     ExecSpec,
-    FileInfo,
     KeptFiles,
     Lease,
     Manager,
@@ -30,24 +29,22 @@ from ..base import (
     Stream,
 )
 from ..errors import (
-    FileProblem,
     LeaseLost,
     PermanentError,
     SandboxClosed,
     SandboxDied,
     UnknownImage,
 )
-from ..tar_stream import TAR_END, from_tar, to_tar
-from .commands import CutStream, Died, Run, execute
+from .commands import CutStream, Run, execute
 from .files import FakeFiles
+from .inside import WORKDIR, FakeInside, FakeSandbox, finish
+from .sessions import FakeSession
 
 Call = Literal[
     "check_open", "open", "close", "acquire", "run", "kill", "resize", "release", "file",
-    "keep", "discard", "restore",
+    "keep", "discard", "restore", "session",
 ]  # fmt: skip
 
-WORKDIR = "/workspace"
-CHUNK_BYTES = 1 << 20
 LIMITS = {"memory": "hard", "disk": "soft", "pids": "hard", "shm": "hard", "cores": "soft"}
 
 
@@ -76,22 +73,12 @@ class Faults:
 
 
 @dataclass(slots=True)
-class _Sandbox:
-    spec: SandboxSpec
-    on_lost: Callable[[str], None]
-    files: FakeFiles = field(default_factory=lambda: FakeFiles(WORKDIR))
-    processes: list[str] = field(default_factory=list)
-    ready: bool = False
-    lost: str = ""
-
-
-@dataclass(slots=True)
 class _Running:
     task: asyncio.Task[RunResult]
     lost: str = ""
 
 
-class FakeManager(Manager):
+class FakeManager(FakeInside, Manager):
     """One node of `cores` cores and `memory_bytes`, with a SandboxHost's abilities.
 
     Time is the event loop's: on a loop with virtual time `sleep 60` takes none.
@@ -117,7 +104,7 @@ class FakeManager(Manager):
         self._images = images
         self._total_cores, self._total_memory = cores, memory_bytes
         self._free = set(range(cores))
-        self._sandboxes: dict[str, _Sandbox] = {}
+        self._sandboxes: dict[str, FakeSandbox] = {}
         self._leases: dict[int, Lease] = {}
         self._runs: dict[int, _Running] = {}
         self._gates: dict[str, asyncio.Event] = {}
@@ -138,6 +125,7 @@ class FakeManager(Manager):
             return
         sandbox.lost = message
         sandbox.processes.clear()
+        sandbox.background.end(SandboxDied(message))
         for token in [t for t, lease in self._leases.items() if lease.trajectory == trajectory]:
             self._break(token, message)
         sandbox.on_lost(message)
@@ -252,7 +240,7 @@ class FakeManager(Manager):
             raise PermanentError(f"{self.node} is closed")
         if spec.trajectory in self._sandboxes:
             raise PermanentError(f"trajectory {spec.trajectory!r} has a sandbox already")
-        sandbox = self._sandboxes[spec.trajectory] = _Sandbox(spec, on_lost)
+        sandbox = self._sandboxes[spec.trajectory] = FakeSandbox(spec, on_lost)
         try:
             await self._enter("open", spec.trajectory)
             if spec.snapshot:
@@ -271,53 +259,13 @@ class FakeManager(Manager):
 
     async def close(self, trajectory: str) -> None:
         await self._enter("close", trajectory)
-        if self._sandboxes.pop(trajectory, None) is None:
+        sandbox = self._sandboxes.pop(trajectory, None)
+        if sandbox is None:
             return
+        sandbox.background.end(SandboxClosed(f"trajectory {trajectory!r} was closed"))
         for token in [t for t, lease in self._leases.items() if lease.trajectory == trajectory]:
             self._break(token, "its sandbox was closed")
             self._give_back(token)
-
-    async def read_file(
-        self, trajectory: str, path: str, offset: int, limit: int
-    ) -> AsyncIterator[tuple[bytes, int]]:
-        sandbox = await self._file_call(trajectory)
-        data = sandbox.files.read(path)
-        wanted = data[offset : offset + limit if limit else None]
-        for start in range(0, max(1, len(wanted)), CHUNK_BYTES):
-            yield wanted[start : start + CHUNK_BYTES], len(data)
-
-    async def write_file(
-        self, trajectory: str, path: str, mode: int, chunks: AsyncIterator[bytes]
-    ) -> int:
-        sandbox = await self._file_call(trajectory)
-        data = b"".join([chunk async for chunk in chunks])
-        disk_bytes = sandbox.spec.disk_bytes
-        if disk_bytes is not None and sandbox.files.used_bytes() + len(data) > disk_bytes:
-            raise FileProblem("ENOSPC", path, "no space left")
-        sandbox.files.write(path, data, mode)
-        return len(data)
-
-    async def read_tree(self, trajectory: str, path: str) -> AsyncIterator[bytes]:
-        sandbox = await self._file_call(trajectory)
-        for piece in sandbox.files.tree(path):
-            yield to_tar(piece)
-        yield TAR_END
-
-    async def write_tree(
-        self, trajectory: str, path: str, chunks: AsyncIterator[bytes]
-    ) -> tuple[int, int]:
-        sandbox = await self._file_call(trajectory)
-        written = sandbox.files.make_tree(path)
-        async for portion in from_tar(chunks):
-            for piece in portion:
-                written.place(piece)
-        return written.files, written.size
-
-    async def list_files(self, trajectory: str, path: str) -> list[FileInfo]:
-        return (await self._file_call(trajectory)).files.list(path)
-
-    async def stat(self, trajectory: str, path: str) -> FileInfo:
-        return (await self._file_call(trajectory)).files.stat(path)
 
     async def keep_files(self, trajectory: str, snapshot: str, limit_bytes: int) -> KeptFiles:
         await self._enter("keep", trajectory)
@@ -371,42 +319,61 @@ class FakeManager(Manager):
         spec = request.payload
         if not isinstance(spec, ExecSpec):
             raise PermanentError("a sandbox runs commands alone")
-        run = self._prepare(lease, spec, sandbox, output)
+        run = self._prepare(spec, sandbox, output, lease)
+        command = execute(run) if run.session is None else run.session.run(execute(run))
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            result = await _finish(execute(run), request.timeout_s)
+            result = await finish(command, request.timeout_s)
         finally:
-            for stream in (run.stdout, run.stderr):
-                stream.finish()
+            run.stdout.finish()
+            if run.session is None:
+                run.stderr.finish()
+            else:
+                run.session.cwd = run.cwd
+                if run.exited:
+                    sandbox.background.sessions.pop(spec.session, None)
         return replace(
             result,
             run_s=loop.time() - began,
             stdout_bytes=run.stdout.produced,
-            stderr_bytes=run.stderr.produced,
+            stderr_bytes=0 if run.session else run.stderr.produced,
         )
 
-    def _prepare(self, lease: Lease, spec: ExecSpec, sandbox: _Sandbox, output: OutputSink) -> Run:
-        granted = str(len(lease.cores))
-        own = {"TANGRAM_CORES": granted, "OMP_NUM_THREADS": granted}
+    def _prepare(
+        self, spec: ExecSpec, sandbox: FakeSandbox, output: OutputSink, lease: Lease | None
+    ) -> Run:
+        """Without a lease it is a background process."""
         workdir = sandbox.spec.workdir or WORKDIR
+        cwd = spec.cwd if spec.cwd.startswith("/") else f"{workdir}/{spec.cwd}".rstrip("/")
+        granted = str(len(lease.cores)) if lease else "1"
+        own = {"TANGRAM_CORES": granted, "OMP_NUM_THREADS": granted}
+        env = {**own, **sandbox.spec.env, **spec.env}
+        session = None
+        if spec.session:
+            sessions = sandbox.background.sessions
+            session = sessions.setdefault(spec.session, FakeSession(cwd, env))
+            if session.command is not None:
+                raise PermanentError(f"session {spec.session!r} runs another action")
+            cwd, env = session.cwd, session.env
+            env.update(own)
+        stdout = CutStream(Stream.STDOUT, output, spec.max_output_bytes)
+        stderr = CutStream(Stream.STDERR, output, spec.max_output_bytes)
         return Run(
             spec=spec,
-            cwd=spec.cwd if spec.cwd.startswith("/") else f"{workdir}/{spec.cwd}".rstrip("/"),
-            env={**own, **sandbox.spec.env, **spec.env},
+            cwd=cwd,
+            env=env,
             files=sandbox.files,
-            cores=lambda: len(self._leases.get(lease.token, lease).cores),
-            stdout=CutStream(Stream.STDOUT, output, spec.max_output_bytes),
-            stderr=CutStream(Stream.STDERR, output, spec.max_output_bytes),
+            cores=lambda: len(self._leases.get(lease.token, lease).cores) if lease else 1,
+            stdout=stdout,
+            stderr=stderr if session is None else stdout,
             gate=self.gate,
             processes=sandbox.processes,
+            session=session,
+            port=sandbox.background.port,
         )
 
-    async def _file_call(self, trajectory: str) -> _Sandbox:
-        await self._enter("file", trajectory)
-        return self._usable(trajectory)
-
-    def _usable(self, trajectory: str | None) -> _Sandbox:
+    def _usable(self, trajectory: str | None) -> FakeSandbox:
         sandbox = self._sandboxes.get(trajectory or "")
         if sandbox is None or not sandbox.ready:
             raise SandboxClosed(f"trajectory {trajectory!r} has no sandbox on {self.node}")
@@ -447,13 +414,3 @@ class FakeManager(Manager):
     def _violated(self, message: str) -> None:
         self.violations.append(message)
         raise RuntimeError(message)
-
-
-async def _finish(command: Coroutine[Any, Any, int], timeout_s: float | None) -> RunResult:
-    try:
-        async with asyncio.timeout(timeout_s):
-            return RunResult(Outcome.FINISHED, exit_code=await command)
-    except TimeoutError:
-        return RunResult(Outcome.TIMED_OUT, exit_code=-9, signal=9)
-    except Died as death:
-        return RunResult(death.outcome, exit_code=-death.signal, signal=death.signal)

@@ -6,6 +6,7 @@ Needs grpcio, protobuf and the standard library alone. Errors stand in `tangram.
 from .aio import AsyncClient
 from .cluster import ClusterStatus, NodeStatus, QueueStatus, QuotaStatus, TaskStatus, Units
 from .permits import AsyncPermit
+from .processes import AsyncProcess, Log, ProcessInfo
 from .results import (
     ActionInfo,
     CallResult,
@@ -21,13 +22,18 @@ from .results import (
     TrajectoryInfo,
     Usage,
 )
-from .sync import Client, Permit, Trajectory
+from .sessions import AsyncSession
+from .sync import Client
+from .sync_background import Process, Session
+from .sync_trajectories import Permit, Trajectory
 from .trajectories import AsyncTrajectory
 
 __all__ = [
     "ActionInfo",
     "AsyncClient",
     "AsyncPermit",
+    "AsyncProcess",
+    "AsyncSession",
     "AsyncTrajectory",
     "CallResult",
     "Client",
@@ -37,11 +43,15 @@ __all__ = [
     "Explanation",
     "FileStat",
     "HistoryEntry",
+    "Log",
     "NodeStatus",
     "Permit",
+    "Process",
+    "ProcessInfo",
     "QueueStatus",
     "QuotaStatus",
     "Result",
+    "Session",
     "SnapshotInfo",
     "Span",
     "TaskStatus",

@@ -22,11 +22,14 @@ from ..limits import (
     ID_RULE,
     MESSAGE_BYTES_MAX,
     OUTPUT_BYTES_MAX,
+    PORT_MAX,
     PRIORITY_MAX,
     QUOTA_AMOUNT_MAX,
+    SESSION_INPUT_BYTES_MAX,
     SIZE_BYTES_MAX,
     STDIN_BYTES_MAX,
     STEP_MAX,
+    TERMINAL_SIDE_MAX,
     TIME_S_MAX,
 )
 from ..managers.sizes import format_size, parse_size
@@ -210,25 +213,13 @@ def exec_into(
     duration: float | None,
     elasticity: Elasticity | None,
     max_output: int | str,
+    session: str = "",
 ) -> None:
-    """Make it a command. Raises InvalidRequest with the argument to blame."""
-    body = types_pb2.Exec(
-        cwd=_text(cwd, "cwd"),
-        env=_texts(env, "env"),
-        stdin=_stdin(stdin),
-        user=_text(user, "user"),
-        max_output_bytes=size(max_output, "max_output", OUTPUT_BYTES_MAX),
-    )
-    if isinstance(command, str):
-        if not command.strip():
-            _refuse("command", "a shell line or a list of words that is not empty", command)
-        body.shell_command = _text(command, "command")
-    elif not isinstance(command, Sequence):
-        _refuse("command", "a shell line or a list of words", command)
-    else:
-        body.argv.extend(_words(command, "command"))
-        if not body.argv or not body.argv[0]:
-            _refuse("command", "a list whose first word names a program", list(command))
+    """Make it a command, of a session if one is named. Raises InvalidRequest with the argument to
+    blame."""
+    body = command_body(command, cwd=cwd, env=env, stdin=stdin, user=user)
+    body.max_output_bytes = size(max_output, "max_output", OUTPUT_BYTES_MAX)
+    body.session = session
     spec.exec.CopyFrom(body)
     spec.cores.CopyFrom(_amounts(cores))
     if not isinstance(malleable, bool):
@@ -242,6 +233,34 @@ def exec_into(
     if elasticity is not None:
         _elasticity_into(spec.profile, elasticity)
     _check_message(spec)
+
+
+def command_body(
+    command: Command,
+    *,
+    cwd: str | None,
+    env: Mapping[str, str] | None,
+    stdin: str | bytes | None,
+    user: str | None,
+) -> types_pb2.Exec:
+    """A command and what it starts with. Raises InvalidRequest with the argument to blame."""
+    body = types_pb2.Exec(
+        cwd=_text(cwd, "cwd"),
+        env=_texts(env, "env"),
+        stdin=_stdin(stdin),
+        user=_text(user, "user"),
+    )
+    if isinstance(command, str):
+        if not command.strip():
+            _refuse("command", "a shell line or a list of words that is not empty", command)
+        body.shell_command = _text(command, "command")
+    elif not isinstance(command, Sequence):
+        _refuse("command", "a shell line or a list of words", command)
+    else:
+        body.argv.extend(_words(command, "command"))
+        if not body.argv or not body.argv[0]:
+            _refuse("command", "a list whose first word names a program", list(command))
+    return body
 
 
 def _elasticity_into(profile: types_pb2.Profile, elasticity: Elasticity) -> None:
@@ -298,6 +317,33 @@ def permit_into(spec: types_pb2.ActionSpec, quota: str, amount: int) -> None:
     """Make it a permit of a quota."""
     spec.permit.quota = _quota(quota)
     spec.permit.amount = _integer(amount, "amount", 1, QUOTA_AMOUNT_MAX)
+
+
+def typed(text: str | bytes) -> bytes:
+    """What is typed into a session."""
+    data = text.encode() if isinstance(text, str) else text
+    if not isinstance(data, bytes) or not data:
+        _refuse("text", "text or bytes that are not empty", text)
+    if len(data) > SESSION_INPUT_BYTES_MAX:
+        raise TooLarge(
+            f"text has {len(data)} bytes, the limit is {SESSION_INPUT_BYTES_MAX}: write a file with "
+            "write_file and have that read",
+            field="text",
+        )
+    return data
+
+
+def port(number: int) -> int:
+    return _integer(number, "port", 1, PORT_MAX)
+
+
+def side(value: int, field: str) -> int:
+    """Rows or columns of a terminal."""
+    return _integer(value, field, 1, TERMINAL_SIDE_MAX)
+
+
+def offset(value: int) -> int:
+    return _integer(value, "offset", 0, SIZE_BYTES_MAX)
 
 
 def _amounts(cores: Cores) -> types_pb2.Amounts:

@@ -25,6 +25,13 @@ _TRAJECTORY_STATE_NAMES = {
     number: name.removeprefix("TRAJECTORY_STATE_").lower()
     for name, number in trajectories_pb2.TrajectoryState.items()
 }
+
+
+def outcome_of(outcome: int) -> str:
+    """The name of an outcome on the wire."""
+    return _OUTCOME_NAMES[outcome]
+
+
 STREAM_NAMES = {
     actions_pb2.OutputResponse.STREAM_STDOUT: "stdout",
     actions_pb2.OutputResponse.STREAM_STDERR: "stderr",

@@ -356,3 +356,105 @@ class StatResponse(_message.Message):
     FILE_FIELD_NUMBER: _ClassVar[int]
     file: FileInfo
     def __init__(self, file: _Optional[_Union[FileInfo, _Mapping]] = ...) -> None: ...
+
+class SessionInputRequest(_message.Message):
+    __slots__ = ("trajectory", "session", "data", "interrupt", "close")
+    TRAJECTORY_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    INTERRUPT_FIELD_NUMBER: _ClassVar[int]
+    CLOSE_FIELD_NUMBER: _ClassVar[int]
+    trajectory: str
+    session: str
+    data: bytes
+    interrupt: bool
+    close: bool
+    def __init__(self, trajectory: _Optional[str] = ..., session: _Optional[str] = ..., data: _Optional[bytes] = ..., interrupt: bool = ..., close: bool = ...) -> None: ...
+
+class SessionInputResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Process(_message.Message):
+    __slots__ = ("id", "running", "result", "error", "output_bytes")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    running: bool
+    result: _types_pb2.Result
+    error: _types_pb2.Error
+    output_bytes: int
+    def __init__(self, id: _Optional[str] = ..., running: bool = ..., result: _Optional[_Union[_types_pb2.Result, _Mapping]] = ..., error: _Optional[_Union[_types_pb2.Error, _Mapping]] = ..., output_bytes: _Optional[int] = ...) -> None: ...
+
+class StartProcessRequest(_message.Message):
+    __slots__ = ("trajectory", "id", "exec")
+    TRAJECTORY_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    EXEC_FIELD_NUMBER: _ClassVar[int]
+    trajectory: str
+    id: str
+    exec: _types_pb2.Exec
+    def __init__(self, trajectory: _Optional[str] = ..., id: _Optional[str] = ..., exec: _Optional[_Union[_types_pb2.Exec, _Mapping]] = ...) -> None: ...
+
+class StartProcessResponse(_message.Message):
+    __slots__ = ("process",)
+    PROCESS_FIELD_NUMBER: _ClassVar[int]
+    process: Process
+    def __init__(self, process: _Optional[_Union[Process, _Mapping]] = ...) -> None: ...
+
+class WaitProcessRequest(_message.Message):
+    __slots__ = ("trajectory", "id", "offset", "wait_s")
+    TRAJECTORY_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    WAIT_S_FIELD_NUMBER: _ClassVar[int]
+    trajectory: str
+    id: str
+    offset: int
+    wait_s: float
+    def __init__(self, trajectory: _Optional[str] = ..., id: _Optional[str] = ..., offset: _Optional[int] = ..., wait_s: _Optional[float] = ...) -> None: ...
+
+class WaitProcessResponse(_message.Message):
+    __slots__ = ("process", "offset", "data")
+    PROCESS_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    process: Process
+    offset: int
+    data: bytes
+    def __init__(self, process: _Optional[_Union[Process, _Mapping]] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class StopProcessRequest(_message.Message):
+    __slots__ = ("trajectory", "id", "grace_s")
+    TRAJECTORY_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    GRACE_S_FIELD_NUMBER: _ClassVar[int]
+    trajectory: str
+    id: str
+    grace_s: float
+    def __init__(self, trajectory: _Optional[str] = ..., id: _Optional[str] = ..., grace_s: _Optional[float] = ...) -> None: ...
+
+class StopProcessResponse(_message.Message):
+    __slots__ = ("process",)
+    PROCESS_FIELD_NUMBER: _ClassVar[int]
+    process: Process
+    def __init__(self, process: _Optional[_Union[Process, _Mapping]] = ...) -> None: ...
+
+class WaitPortRequest(_message.Message):
+    __slots__ = ("trajectory", "port", "timeout_s")
+    TRAJECTORY_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    trajectory: str
+    port: int
+    timeout_s: float
+    def __init__(self, trajectory: _Optional[str] = ..., port: _Optional[int] = ..., timeout_s: _Optional[float] = ...) -> None: ...
+
+class WaitPortResponse(_message.Message):
+    __slots__ = ("open",)
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    open: bool
+    def __init__(self, open: bool = ...) -> None: ...
