@@ -4,7 +4,15 @@ Needs grpcio, protobuf and the standard library alone. Errors stand in `tangram.
 """
 
 from .aio import AsyncClient
-from .cluster import ClusterStatus, NodeStatus, QueueStatus, QuotaStatus, TaskStatus, Units
+from .cluster import (
+    ClusterStatus,
+    ImageStatus,
+    NodeStatus,
+    QueueStatus,
+    QuotaStatus,
+    TaskStatus,
+    Units,
+)
 from .permits import AsyncPermit
 from .results import (
     ActionInfo,
@@ -36,6 +44,7 @@ __all__ = [
     "Explanation",
     "FileStat",
     "HistoryEntry",
+    "ImageStatus",
     "NodeStatus",
     "Permit",
     "QueueStatus",

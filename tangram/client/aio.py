@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from enum import Enum
 from types import TracebackType
@@ -14,10 +15,22 @@ from ..errors import InvalidRequest, TangramError
 from ..limits import PAGE_ACTIONS_MAX, TIMEOUT_S_DEFAULT
 from ..v1 import actions_pb2, cluster_pb2, trajectories_pb2, types_pb2
 from . import requests
-from .cluster import ClusterStatus, cluster_status
+from .cluster import ClusterStatus, ImageStatus, cluster_status, image_status
 from .connection import Connection, resolve_server
 from .lease import LeaseKeeper
-from .methods import CANCEL, EXPLAIN, GET, LIST, OUTPUT, STATUS, SUBMIT, WAIT, WATCH
+from .methods import (
+    CANCEL,
+    EXPLAIN,
+    GET,
+    IMAGES,
+    LIST,
+    OUTPUT,
+    PREFETCH,
+    STATUS,
+    SUBMIT,
+    WAIT,
+    WATCH,
+)
 from .permits import AsyncPermit, cancel_action
 from .results import (
     STREAM_NAMES,
@@ -91,6 +104,7 @@ class AsyncClient:
         workdir: str | None = None,
         env: Mapping[str, str] | None = None,
         shell: Sequence[str] | None = None,
+        pull: str | None = None,
         concurrency: int = 1,
         ttl: float | None = None,
     ) -> AsyncTrajectory:
@@ -99,7 +113,9 @@ class AsyncClient:
         Without an `image` the sandbox has the server's own programs. Sizes are bytes or text
         such as "512Mi"; `network` is "none" or "egress". Those that are not given are the
         server's: 1Gi of memory, 10Gi of disk, 64Mi of shm and no network unless its operator or
-        its machine says otherwise. `shell` runs str commands, as in ["bash", "-c"];
+        its machine says otherwise. `pull` is "missing" (a registry is asked for an image that is
+        not on the node), "always" (it is asked once per task what a tag means) or "never".
+        `shell` runs str commands, as in ["bash", "-c"];
         `concurrency` actions may run at a time; `ttl` seconds after its opening it ends by
         itself. Raises InvalidRequest.
         """
@@ -119,6 +135,7 @@ class AsyncClient:
             workdir=workdir,
             env=env,
             shell=shell,
+            pull=pull,
             concurrency=concurrency,
             ttl=ttl,
         )
@@ -294,6 +311,21 @@ class AsyncClient:
                     return
             except TangramError as error:
                 await retries.pause(error)
+
+    async def images(self) -> builtins.list[ImageStatus]:
+        """The images of the nodes, and those that are being pulled."""
+        answer = await self.connection.unary(IMAGES, cluster_pb2.ImagesRequest())
+        return [image_status(image) for image in answer.images]
+
+    async def prefetch(self, images: Iterable[str]) -> builtins.list[ImageStatus]:
+        """Have images brought to the nodes while other work goes on; how they stand now.
+
+        Returns at once: `images()` tells how far they are, and what failed. Each is kept until a
+        trajectory uses it, for a day at most. Raises InvalidRequest, Unsupported.
+        """
+        request = requests.prefetch(self.task, images)
+        answer = await self.connection.unary(PREFETCH, request)
+        return [image_status(image) for image in answer.images]
 
     async def close(self) -> None:
         """Give back this event loop's connection. Trajectories stay open at the server until they

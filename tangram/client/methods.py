@@ -68,4 +68,6 @@ LIST_FILES = Method(
 STAT = Method("Trajectories", "Stat", trajectories.StatRequest, trajectories.StatResponse)
 
 STATUS = Method("Cluster", "Status", cluster.StatusRequest, cluster.StatusResponse)
+IMAGES = Method("Cluster", "Images", cluster.ImagesRequest, cluster.ImagesResponse)
+PREFETCH = Method("Cluster", "Prefetch", cluster.PrefetchRequest, cluster.PrefetchResponse)
 WATCH = Method("Cluster", "Watch", cluster.WatchRequest, cluster.StatusResponse)

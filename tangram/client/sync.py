@@ -6,8 +6,17 @@ waits; `submit` hands them over and does not wait.
 
 from __future__ import annotations
 
+import builtins
 import os
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
@@ -16,7 +25,7 @@ from ..errors import InvalidRequest
 from ..limits import FILE_MODE_DEFAULT, TIMEOUT_S_DEFAULT
 from .aio import OWN, AsyncClient, TaskFilter
 from .background import background
-from .cluster import ClusterStatus
+from .cluster import ClusterStatus, ImageStatus
 from .files import OnProgress
 from .permits import AsyncPermit
 from .requests import Command, Cores, Elasticity
@@ -98,6 +107,7 @@ class Client:
         workdir: str | None = None,
         env: Mapping[str, str] | None = None,
         shell: Sequence[str] | None = None,
+        pull: str | None = None,
         concurrency: int = 1,
         ttl: float | None = None,
     ) -> Trajectory:
@@ -120,6 +130,7 @@ class Client:
             workdir=workdir,
             env=env,
             shell=shell,
+            pull=pull,
             concurrency=concurrency,
             ttl=ttl,
         )
@@ -214,6 +225,14 @@ class Client:
     def watch(self, interval: float = 1.0) -> Iterator[ClusterStatus]:
         """The status every `interval` seconds, for as long as it is read."""
         return _each(self._aio.watch(interval))
+
+    def images(self) -> builtins.list[ImageStatus]:
+        """The images of the nodes, and those that are being pulled."""
+        return _wait(self._aio.images())
+
+    def prefetch(self, images: Iterable[str]) -> builtins.list[ImageStatus]:
+        """Have images brought while other work goes on. See `AsyncClient.prefetch`."""
+        return _wait(self._aio.prefetch(images))
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Start `fn(*args, **kwargs)` and do not wait: `client.submit(t.exec, "make test")`.

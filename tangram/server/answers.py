@@ -11,7 +11,7 @@ from typing import Any
 from .. import __version__
 from ..errors import TangramError
 from ..limits import MESSAGE_BYTES_MAX
-from ..managers.base import FileInfo, Outcome, Stream
+from ..managers.base import FileInfo, ImageInfo, Outcome, Preparation, Stream
 from ..scheduler import State
 from ..v1 import actions_pb2, cluster_pb2, trajectories_pb2, types_pb2
 from .records import (
@@ -174,7 +174,10 @@ def output_message(stream: Stream, offset: int, data: bytes) -> actions_pb2.Outp
     return actions_pb2.OutputResponse(stream=_STREAMS[stream], offset=offset, data=data)
 
 
-def trajectory_message(record: TrajectoryRecord) -> trajectories_pb2.Trajectory:
+def trajectory_message(
+    record: TrajectoryRecord, preparing: Preparation | None = None
+) -> trajectories_pb2.Trajectory:
+    """`preparing` is what its start waits for now."""
     request, info = record.request, record.info
     message = trajectories_pb2.Trajectory(
         id=record.id,
@@ -190,7 +193,26 @@ def trajectory_message(record: TrajectoryRecord) -> trajectories_pb2.Trajectory:
         message.launcher = info.launcher
         message.workdir = info.workdir
         message.limits.update(info.limits)
+        message.image_digest = info.image_digest
+    if preparing is not None:
+        message.preparing = f"{preparing.reason}: {preparing.sentence}"
     return message
+
+
+def image_message(node: str, info: ImageInfo) -> cluster_pb2.Image:
+    return cluster_pb2.Image(
+        name=info.name,
+        node=node,
+        digest=info.digest,
+        state=info.state,
+        size_bytes=info.size_bytes,
+        in_use=info.in_use,
+        pinned=info.pinned,
+        pulled=info.pulled,
+        last_used_unix_s=info.last_used_unix_s,
+        fraction=info.fraction,
+        message=info.message,
+    )
 
 
 def file_message(info: FileInfo) -> trajectories_pb2.FileInfo:

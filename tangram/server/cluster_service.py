@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+from ..errors import InvalidRequest
+from ..limits import PREFETCH_IMAGES_MAX
 from ..v1 import cluster_pb2 as pb
 from ..v1.cluster_pb2_grpc import ClusterServicer
 from . import validate
 from .actions_service import wait_reason
-from .answers import status_message
+from .answers import image_message, status_message
 from .dispatcher import Dispatcher
 from .service import Context, method
 
@@ -34,6 +36,28 @@ class ClusterService(ClusterServicer):
         while not self._dispatcher.draining:
             await context.write(self._status())
             await asyncio.sleep(interval_s)
+
+    @method
+    async def Images(self, request: pb.ImagesRequest, context: Context) -> pb.ImagesResponse:
+        found = await self._dispatcher.images()
+        return pb.ImagesResponse(images=[image_message(node, info) for node, info in found])
+
+    @method
+    async def Prefetch(self, request: pb.PrefetchRequest, context: Context) -> pb.PrefetchResponse:
+        task = validate.task_name(request.task)
+        if len(request.images) > PREFETCH_IMAGES_MAX:
+            raise InvalidRequest(
+                f"images has {len(request.images)} names, the limit is {PREFETCH_IMAGES_MAX}: call"
+                " several times",
+                field="images",
+            )
+        names = [validate.image(n, f"images[{i}]") for i, n in enumerate(request.images)]
+        if "" in names:
+            raise InvalidRequest(
+                f"images[{names.index('')}] is empty: name an image", field="images"
+            )
+        found = await self._dispatcher.prefetch(task, names)
+        return pb.PrefetchResponse(images=[image_message(node, info) for node, info in found])
 
     def _status(self) -> pb.StatusResponse:
         status = self._dispatcher.status()

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Self
 
 from ..errors import TangramError
-from ..managers.base import Payload, RunResult, SandboxInfo, SandboxSpec
+from ..managers.base import Payload, Preparation, RunResult, SandboxInfo, SandboxSpec
 from ..scheduler import Action, EndReason, ResourceId, State, Trajectory, WaitReason
 from ..scheduler.stretches import Stretches
 from .known_files import KnownFiles
@@ -193,6 +193,16 @@ class TrajectoryRecord:
         if self.placed is None or self.ready_at is None:
             return 0.0
         return max(0.0, min(now, self.ready_at) - max(since, self.placed))
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxStart:
+    """How a trajectory's sandbox starts, or started, for those who waited for it."""
+
+    placed: float | None
+    info: SandboxInfo | None
+    preparing: Preparation | None
+    """What it waits for now."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from ..errors import (
     TangramError,
     TrajectoryClosed,
 )
-from ..managers.base import SandboxHost, SandboxInfo
+from ..managers.base import Preparation, SandboxHost, SandboxInfo
 from ..managers.errors import ManagerError, TemporaryError
 from ..scheduler import (
     EndReason,
@@ -157,6 +157,12 @@ class TrajectoryBook:
         await record.settled.wait()
         self.usable(trajectory_id)
         return self._hosts[record.node]
+
+    def preparing(self, record: TrajectoryRecord) -> Preparation | None:
+        """What its start waits for now, if that is something of note."""
+        if record.state is not TrajectoryState.STARTING:
+            return None
+        return self._hosts[record.node].preparing(record.id)
 
     async def close(self, trajectory_id: str) -> None:
         """End it; on return its sandbox is gone. Idempotent."""

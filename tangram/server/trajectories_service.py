@@ -45,7 +45,8 @@ class TrajectoriesService(TrajectoriesServicer):
             record = await self._dispatcher.wait_ready(identifier, wait_ready_s)
         else:
             record = self._dispatcher.trajectory(identifier)
-        return pb.AttachResponse(trajectory=trajectory_message(record))
+        preparing = self._dispatcher.preparing(identifier)
+        return pb.AttachResponse(trajectory=trajectory_message(record, preparing))
 
     @method
     async def KeepAlive(

@@ -54,9 +54,7 @@ def refusal(status: int, said: str, name: str, reference: Reference, account: st
     if status == 404 or _UNKNOWN.search(said):
         return UnknownImage(name, f"registry {reference.host} has no {asked}: {said}")
     if _UNREACHABLE.search(said):
-        return UnknownImage(
-            name, f"registry {reference.host} cannot be asked for {asked}: {said}"
-        )
+        return UnknownImage(name, f"registry {reference.host} cannot be asked for {asked}: {said}")
     if status == 400:
         return PermanentError(f"image {asked}: {said}", field="image")
     return TemporaryError(f"registry {reference.host}: {said}")
