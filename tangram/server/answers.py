@@ -11,7 +11,7 @@ from typing import Any
 from .. import __version__
 from ..errors import TangramError
 from ..limits import MESSAGE_BYTES_MAX
-from ..managers.base import FileInfo, ImageInfo, Outcome, Preparation, Stream
+from ..managers.base import FileInfo, ImageInfo, Outcome, Stream
 from ..scheduler import State
 from ..v1 import actions_pb2, cluster_pb2, trajectories_pb2, types_pb2
 from .records import (
@@ -174,10 +174,7 @@ def output_message(stream: Stream, offset: int, data: bytes) -> actions_pb2.Outp
     return actions_pb2.OutputResponse(stream=_STREAMS[stream], offset=offset, data=data)
 
 
-def trajectory_message(
-    record: TrajectoryRecord, preparing: Preparation | None = None
-) -> trajectories_pb2.Trajectory:
-    """`preparing` is what its start waits for now."""
+def trajectory_message(record: TrajectoryRecord) -> trajectories_pb2.Trajectory:
     request, info = record.request, record.info
     message = trajectories_pb2.Trajectory(
         id=record.id,
@@ -194,7 +191,7 @@ def trajectory_message(
         message.workdir = info.workdir
         message.limits.update(info.limits)
         message.image_digest = info.image_digest
-    if preparing is not None:
+    if (preparing := record.preparing()) is not None:
         message.preparing = f"{preparing.reason}: {preparing.sentence}"
     return message
 

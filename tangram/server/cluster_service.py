@@ -12,6 +12,7 @@ from . import validate
 from .actions_service import wait_reason
 from .answers import image_message, status_message
 from .dispatcher import Dispatcher
+from .node_images import NodeImages
 from .service import Context, method
 
 WATCH_INTERVAL_S = 1.0
@@ -20,10 +21,11 @@ WATCH_INTERVAL_S_MIN = 0.1
 
 
 class ClusterService(ClusterServicer):
-    """Stateless: all it knows is the dispatcher."""
+    """Stateless: all it knows is the dispatcher, and the images of the nodes."""
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
+    def __init__(self, dispatcher: Dispatcher, images: NodeImages) -> None:
         self._dispatcher = dispatcher
+        self._images = images
 
     @method
     async def Status(self, request: pb.StatusRequest, context: Context) -> pb.StatusResponse:
@@ -39,7 +41,7 @@ class ClusterService(ClusterServicer):
 
     @method
     async def Images(self, request: pb.ImagesRequest, context: Context) -> pb.ImagesResponse:
-        found = await self._dispatcher.images()
+        found = await self._images.images()
         return pb.ImagesResponse(images=[image_message(node, info) for node, info in found])
 
     @method
@@ -56,7 +58,7 @@ class ClusterService(ClusterServicer):
             raise InvalidRequest(
                 f"images[{names.index('')}] is empty: name an image", field="images"
             )
-        found = await self._dispatcher.prefetch(task, names)
+        found = await self._images.prefetch(task, names)
         return pb.PrefetchResponse(images=[image_message(node, info) for node, info in found])
 
     def _status(self) -> pb.StatusResponse:

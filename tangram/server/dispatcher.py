@@ -16,19 +16,10 @@ from typing import Any
 from ..errors import (
     FailedPrecondition,
     InvalidRequest,
-    NotFound,
     Overloaded,
     Unavailable,
 )
-from ..managers.base import (
-    ExecSpec,
-    ImageHost,
-    ImageInfo,
-    Manager,
-    PermitSpec,
-    Preparation,
-    SandboxHost,
-)
+from ..managers.base import ExecSpec, Manager, PermitSpec, SandboxHost
 from ..managers.errors import ManagerError
 from ..scheduler import (
     CLUSTER,
@@ -71,7 +62,6 @@ from .records import (
     ActionRecord,
     ActionRequest,
     PoolStatus,
-    SandboxStart,
     TrajectoryRecord,
     TrajectoryRequest,
 )
@@ -337,22 +327,8 @@ class Dispatcher:
         record = self.record(action_id)
         known = self._scheduler.knows(action_id)
         story = self._scheduler.explain(action_id, self.now()) if known else None
-        start = self._start_of(record)
-        return explain(record, story, self._log.about(action_id), self.now(), start)
-
-    def preparing(self, trajectory_id: str) -> Preparation | None:
-        """What a trajectory's start waits for now. Raises NotFound."""
-        return self._trajectories.preparing(self._trajectories.get(trajectory_id))
-
-    async def images(self) -> list[tuple[str, ImageInfo]]:
-        """The images of all nodes that bring some, with the node's name. Raises TangramError."""
-        return await self._ask_image_hosts(lambda host: host.images())
-
-    async def prefetch(self, task: str, names: Sequence[str]) -> list[tuple[str, ImageInfo]]:
-        """Begin to bring images to every node that can; how they stand. Raises TangramError."""
-        self._refuse_if_draining()
-        self._leases.touch(task, self.now())
-        return await self._ask_image_hosts(lambda host: host.prefetch(task, names))
+        trajectory = self._trajectories.find(record.request.action.trajectory)
+        return explain(record, story, self._log.about(action_id), self.now(), trajectory)
 
     def status(self) -> PoolStatus:
         """The pool now."""
@@ -432,32 +408,6 @@ class Dispatcher:
             by_manager.setdefault(self._owners[resource], {})[resource] = amount
         # The node's manager runs an exec; a quota beside it is only held.
         return sorted(by_manager.items(), key=lambda owner: owner[0].node == CLUSTER)
-
-    async def _ask_image_hosts(
-        self, ask: Callable[[ImageHost], Awaitable[list[ImageInfo]]]
-    ) -> list[tuple[str, ImageInfo]]:
-        found: list[tuple[str, ImageInfo]] = []
-        for manager in self._managers:
-            if not isinstance(manager, ImageHost):
-                continue
-            try:
-                found += [(manager.node, info) for info in await ask(manager)]
-            except ManagerError as error:
-                raise from_manager(error) from error
-        return found
-
-    def _start_of(self, record: ActionRecord) -> SandboxStart | None:
-        """How the sandbox of an action's trajectory starts, or started."""
-        trajectory_id = record.request.action.trajectory
-        if trajectory_id is None:
-            return None
-        try:
-            trajectory = self._trajectories.get(trajectory_id)
-        except NotFound:
-            return None  # Closed so long ago that it is forgotten.
-        return SandboxStart(
-            trajectory.placed, trajectory.info, self._trajectories.preparing(trajectory)
-        )
 
     def _sandbox_wait_s(self, record: ActionRecord, now: float) -> float:
         trajectory_id = record.request.action.trajectory

@@ -12,7 +12,14 @@ from enum import StrEnum
 from typing import Self
 
 from ..errors import TangramError
-from ..managers.base import Payload, Preparation, RunResult, SandboxInfo, SandboxSpec
+from ..managers.base import (
+    Payload,
+    Preparation,
+    RunResult,
+    SandboxHost,
+    SandboxInfo,
+    SandboxSpec,
+)
 from ..scheduler import Action, EndReason, ResourceId, State, Trajectory, WaitReason
 from ..scheduler.stretches import Stretches
 from .known_files import KnownFiles
@@ -184,6 +191,9 @@ class TrajectoryRecord:
     files: KnownFiles | None = None
     """What is known of its files, where answers are kept for its task."""
 
+    host: SandboxHost | None = None
+    """Who starts it, once it is placed."""
+
     @property
     def id(self) -> str:
         return self.request.trajectory.id
@@ -194,15 +204,11 @@ class TrajectoryRecord:
             return 0.0
         return max(0.0, min(now, self.ready_at) - max(since, self.placed))
 
-
-@dataclass(frozen=True, slots=True)
-class SandboxStart:
-    """How a trajectory's sandbox starts, or started, for those who waited for it."""
-
-    placed: float | None
-    info: SandboxInfo | None
-    preparing: Preparation | None
-    """What it waits for now."""
+    def preparing(self) -> Preparation | None:
+        """What its start waits for now, if that is something of note."""
+        if self.host is None or self.state is not TrajectoryState.STARTING:
+            return None
+        return self.host.preparing(self.id)
 
 
 @dataclass(frozen=True, slots=True)

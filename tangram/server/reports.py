@@ -22,7 +22,6 @@ from .records import (
     PoolStatus,
     QueueStatus,
     QuotaStatus,
-    SandboxStart,
     Span,
     TaskStatus,
     Timing,
@@ -158,14 +157,16 @@ def explain(
     story: Explanation | None,
     history: Sequence[tuple[float, LogItem]],
     now: float,
-    start: SandboxStart | None = None,
+    trajectory: TrajectoryRecord | None = None,
 ) -> ActionExplanation:
     """One action's life so far, as stretches with reasons. `story` is what the scheduler tells;
-    None in the moment before the action reached it. `start` tells of its sandbox."""
+    None in the moment before the action reached it. `trajectory` is its own."""
     return ActionExplanation(
         record=record,
-        spans=tuple(_spans(record, story.spans if story else (), _changes(history), now, start)),
-        sentence=_sentence(record, story, now, start),
+        spans=tuple(
+            _spans(record, story.spans if story else (), _changes(history), now, trajectory)
+        ),
+        sentence=_sentence(record, story, now, trajectory),
         ahead=story.ahead if story else 0,
         predicted_run_s=story.predicted_run_s if story else None,
         predicted_from=str(story.predicted_from) if story else "",
@@ -217,13 +218,13 @@ def _spans(
     waits: Sequence[WaitSpan],
     changes: Sequence[tuple[float, str]],
     now: float,
-    start: SandboxStart | None,
+    trajectory: TrajectoryRecord | None,
 ) -> list[Span]:
     since = record.submitted
     spans: list[Span] = []
     for wait in waits:
         if wait.reason is WaitReason.SANDBOX_STARTING:
-            spans += _start_spans(wait, since, start)
+            spans += _start_spans(wait, since, trajectory)
             continue
         where = str(wait.resource) if wait.resource else ""
         sentence = _SENTENCES[wait.reason] + (f" ({where})" if where else "")
@@ -246,26 +247,27 @@ def _spans(
     return spans
 
 
-def _start_spans(wait: WaitSpan, since: float, start: SandboxStart | None) -> list[Span]:
+def _start_spans(wait: WaitSpan, since: float, trajectory: TrajectoryRecord | None) -> list[Span]:
     """A wait for a sandbox that starts, and before that for its image."""
     end = wait.end - since if wait.end is not None else None
     begin, reason = wait.start - since, str(wait.reason)
-    if start is not None and start.preparing is not None and end is None:
-        preparing = start.preparing
+    preparing = trajectory.preparing() if trajectory is not None else None
+    if preparing is not None and end is None:
         sentence = f"its image {preparing.sentence}"
         return [Span("prepare", preparing.reason, "", sentence, begin, None)]
     spans = []
-    if start is not None and start.placed is not None and start.info is not None:
-        pulled = start.placed + start.info.image_wait_s - since
+    if trajectory is not None and trajectory.placed is not None and trajectory.info is not None:
+        wait_s = trajectory.info.image_wait_s
+        pulled = trajectory.placed + wait_s - since
         pulled = min(pulled, end) if end is not None else pulled
-        if start.info.image_wait_s >= IMAGE_WAIT_SHOWN_S and pulled > begin:
+        if wait_s >= IMAGE_WAIT_SHOWN_S and pulled > begin:
             spans = [Span("prepare", IMAGE_PULL, "", "its image was pulled", begin, pulled)]
             begin = pulled
     return [*spans, Span("prepare", reason, "", _SENTENCES[wait.reason], begin, end)]
 
 
 def _sentence(
-    record: ActionRecord, story: Explanation | None, now: float, start: SandboxStart | None
+    record: ActionRecord, story: Explanation | None, now: float, trajectory: TrajectoryRecord | None
 ) -> str:
     act_s = record.timing(now).act_s
     if record.error is not None:
@@ -276,8 +278,9 @@ def _sentence(
         return f"{record.result.outcome.value} after {act_s:.3f} s"
     if record.same_as:
         return f"waits for action {record.same_as}, which runs the same command on the same files"
-    if start is not None and start.preparing is not None:
-        return f"waits for the sandbox of its trajectory, whose image {start.preparing.sentence}"
+    preparing = trajectory.preparing() if trajectory is not None else None
+    if preparing is not None:
+        return f"waits for the sandbox of its trajectory, whose image {preparing.sentence}"
     return story.sentence if story else "is being accepted"
 
 

@@ -20,7 +20,7 @@ from ..errors import (
     TangramError,
     TrajectoryClosed,
 )
-from ..managers.base import Preparation, SandboxHost, SandboxInfo
+from ..managers.base import SandboxHost, SandboxInfo
 from ..managers.errors import ManagerError, TemporaryError
 from ..scheduler import (
     EndReason,
@@ -92,6 +92,10 @@ class TrajectoryBook:
             )
         return record
 
+    def find(self, trajectory_id: str | None) -> TrajectoryRecord | None:
+        """None for one that is not known, or not any more."""
+        return self._records.get(trajectory_id or "")
+
     def is_gone(self, trajectory_id: str) -> bool:
         """Whether it has ended and its sandbox is removed, or cannot be; also of a forgotten one."""
         record = self._records.get(trajectory_id)
@@ -146,7 +150,7 @@ class TrajectoryBook:
         record.node, record.token, record.placed = decision.node, decision.token, self._clock()
         if record.state == TrajectoryState.CLOSED:  # closed meanwhile: `close` removes it
             return
-        record.state = TrajectoryState.STARTING
+        record.state, record.host = TrajectoryState.STARTING, self._hosts[record.node]
         self._starts[record.id] = asyncio.create_task(
             self._start(record), name=f"start sandbox of {record.id}"
         )
@@ -157,12 +161,6 @@ class TrajectoryBook:
         await record.settled.wait()
         self.usable(trajectory_id)
         return self._hosts[record.node]
-
-    def preparing(self, record: TrajectoryRecord) -> Preparation | None:
-        """What its start waits for now, if that is something of note."""
-        if record.state is not TrajectoryState.STARTING:
-            return None
-        return self._hosts[record.node].preparing(record.id)
 
     async def close(self, trajectory_id: str) -> None:
         """End it; on return its sandbox is gone. Idempotent."""

@@ -45,8 +45,7 @@ class TrajectoriesService(TrajectoriesServicer):
             record = await self._dispatcher.wait_ready(identifier, wait_ready_s)
         else:
             record = self._dispatcher.trajectory(identifier)
-        preparing = self._dispatcher.preparing(identifier)
-        return pb.AttachResponse(trajectory=trajectory_message(record, preparing))
+        return pb.AttachResponse(trajectory=trajectory_message(record))
 
     @method
     async def KeepAlive(
