@@ -55,9 +55,8 @@ class ClusterService(ClusterServicer):
             )
         names = [validate.image(n, f"images[{i}]") for i, n in enumerate(request.images)]
         if "" in names:
-            raise InvalidRequest(
-                f"images[{names.index('')}] is empty: name an image", field="images"
-            )
+            field = f"images[{names.index('')}]"
+            raise InvalidRequest(f"{field} is empty: name an image", field=field)
         found = await self._images.prefetch(task, names)
         return pb.PrefetchResponse(images=[image_message(node, info) for node, info in found])
 

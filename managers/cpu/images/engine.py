@@ -2,7 +2,7 @@
 
 They stand apart from `sandbox.docker_client` since they must end at once when nobody wants them any
 more: on the event loop, over aiohttp, cancelling closes the connection, and the engine then gives up
-its own request to the registry. The engine asks the registry, so certificates, proxies and insecure
+the pull. The engine asks the registry, so certificates, proxies and insecure
 registries are its settings, not ours.
 """
 
