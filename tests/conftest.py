@@ -14,12 +14,13 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from tests.image import build as images
+from tests.image import variants
 
 DEFAULT_SOCKET = "/var/run/docker.sock"
 ENGINE_TIMEOUT_S = 5.0
@@ -31,8 +32,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    problems = {"docker": _engine_problem, "registry": _registry_problem, "root": _root_problem}
-    for marker, find_problem in problems.items():
+    needs: tuple[tuple[str, Callable[[], str]], ...] = (
+        ("docker", _engine_problem),
+        ("registry", _registry_problem),
+        ("root", _root_problem),
+    )
+    for marker, find_problem in needs:
         if item.get_closest_marker(marker) is None or not (problem := find_problem()):
             continue
         required = f"TANGRAM_REQUIRE_{marker.upper()}"
@@ -60,6 +65,12 @@ def docker_bare_image() -> str:
     """One static binary: no Python, no libc, no accounts."""
     _build_images()
     return images.BARE
+
+
+@pytest.fixture(scope="session")
+def docker_variants(docker_image: str) -> None:
+    """The images of `tests.image.variants`."""
+    variants.build()
 
 
 @pytest.fixture(autouse=True)

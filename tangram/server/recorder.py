@@ -169,11 +169,13 @@ class TraceRecorder:
         if len(self._waiting) >= WAITING_MAX or len(self._names) >= TRAJECTORIES_MAX:
             self._drop(len(line.steps), "the disk is too slow, or the trace has too many lines")
             return
+        image, digest = _image(line.record)
         trajectory = replace(
             line.trajectory,
             id=self._unique(line.trajectory.id),
             actions=tuple(_with_gaps(line.start, line.steps)),
-            **_image(line.record),
+            image=image,
+            image_digest=digest,
         )
         self._waiting.append((write_line(trajectory) + "\n", len(line.steps)))
         if self._writing is None or self._writing.done():
@@ -209,11 +211,11 @@ class TraceRecorder:
         self.dropped += actions
 
 
-def _image(record: TrajectoryRecord | None) -> dict[str, str]:
-    """What ran, which is known once it has started."""
+def _image(record: TrajectoryRecord | None) -> tuple[str, str]:
+    """What ran, and its digest, which is known once it has started."""
     if record is None or record.info is None or not record.info.image_digest:
-        return {}
-    return {"image": record.request.spec.image, "image_digest": record.info.image_digest}
+        return "", ""
+    return record.request.spec.image, record.info.image_digest
 
 
 def _create(path: Path) -> tuple[Path, int]:

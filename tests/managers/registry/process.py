@@ -74,10 +74,14 @@ class Registry:
         image = docker("import", "-", stdin=archive.getvalue()).strip()
         return self.push_copy(image, name)
 
-    def push_copy(self, image: str, name: str) -> str:
-        """An image of the engine, in the registry as well; its digest. What the engine knows under
-        that name stays."""
+    def push_copy(self, image: str, name: str, *, change: str = "") -> str:
+        """An image of the engine, in the registry as well, with a change (`LABEL a=b`) if one is
+        given; its digest. What the engine knows under that name stays."""
         target = f"{self.host}/{name}"
+        if change:
+            container = docker("create", image, "true").strip()
+            image = docker("commit", "-c", change, container).strip()
+            docker("rm", container)
         before = docker("image", "inspect", "-f", "{{.Id}}", target, check=False).strip()
         docker("tag", image, target)
         docker("--config", str(self.logins), "push", "--quiet", target)
