@@ -88,8 +88,8 @@ class Registry:
         names = docker("image", "inspect", "-f", '{{join .RepoDigests " "}}', target).split()
         repository = target.rpartition(":")[0]
         [digest] = {n.partition("@")[2] for n in names if n.startswith(f"{repository}@")}
-        docker("rmi", target)
-        docker("rmi", f"{repository}@{digest}", check=False)
+        docker("rmi", "--force", target)
+        docker("rmi", "--force", f"{repository}@{digest}", check=False)
         if before:
             docker("tag", before, target)
         return digest
