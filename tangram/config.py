@@ -26,7 +26,17 @@ from pydantic import (
 from . import __version__
 from .errors import InvalidRequest
 from .limits import DEFAULT_HTTP, DEFAULT_SERVER
-from .managers.config import LIFETIME_S_MAX, NodeConfig, QuotaConfig, SandboxConfig, Size, Units
+from .managers.config import (
+    LIFETIME_S_MAX,
+    NodeConfig,
+    PullConfig,
+    QuotaConfig,
+    RegistryConfig,
+    RegistryHost,
+    SandboxConfig,
+    Size,
+    Units,
+)
 from .scheduler.model import CORES, QUOTA_PREFIX
 from .scheduler.order import DEFAULT as DEFAULT_ORDER
 from .scheduler.order import parse_order
@@ -190,6 +200,12 @@ class ServerConfig(_Settings):
     images: dict[str, str] = Field(default_factory=dict)
     """Names of images, each mapped to a root file system's folder or an image reference."""
 
+    registries: dict[RegistryHost, RegistryConfig] = Field(default_factory=dict)
+    """Image registries by host: accounts and mirrors. Default: none."""
+
+    pulls: PullConfig = PullConfig()
+    """How images come to the node, and how they go."""
+
     quotas: dict[str, QuotaConfig] = Field(default_factory=dict)
     """API quotas by name. Default: none."""
 
@@ -271,6 +287,8 @@ class ServerConfig(_Settings):
             reserved_cores=self.reserved_cores,
             sandbox=self.sandbox,
             images=self.images,
+            registries=self.registries,
+            pulls=self.pulls,
             orphan_after=self.orphan_after,
             instance=str(port),
             state=state,

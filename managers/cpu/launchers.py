@@ -9,12 +9,15 @@ import asyncio
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..base import SandboxSpec
 from ..config import NodeConfig
 from ..errors import ManagerError, UnknownImage, Unsupported
 from .sandbox.base import Check, Launcher, Sandbox
+
+if TYPE_CHECKING:
+    from .images.store import ImageStore
 
 log = logging.getLogger(__name__)
 
@@ -112,8 +115,24 @@ class Launchers:
     async def start(self, spec: SandboxSpec, on_lost: Callable[[str], None]) -> Sandbox:
         name = self.choose(spec)
         launcher = self.get(name)
-        async with self._starts[name]:
+        # An image that is on its way must not keep the sandboxes of others from starting.
+        async with launcher.prepared(spec), self._starts[name]:
             return await launcher.start(spec, on_lost)
+
+    def image_stores(self) -> list[ImageStore]:
+        """Those of the launchers that were used so far."""
+        return [store for built in self._built.values() if (store := built.images) is not None]
+
+    async def image_store(self) -> ImageStore:
+        """Where images are pulled to. Raises Unsupported if nothing here starts images."""
+        if "docker" not in self.allowed():
+            raise Unsupported(
+                f"launcher {self._config.launcher} pulls no images",
+                cure="set launcher to auto or docker",
+            )
+        store = (await self.working("docker")).images
+        assert store is not None
+        return store
 
     async def reap(self) -> int:
         """Remove what an earlier life of this server left behind; how many sandboxes."""

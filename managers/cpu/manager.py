@@ -10,18 +10,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from ...scheduler.model import CORES, MEMORY, Capacity, ResourceId
 from ..base import (
     ExecSpec,
+    ImageInfo,
     KeptFiles,
     Lease,
     Manager,
     NodeDescription,
     Outcome,
     OutputSink,
+    Preparation,
     RunRequest,
     RunResult,
     SandboxInfo,
@@ -40,7 +42,7 @@ from .claim import Claim, make_claim
 from .drift import DriftWatch
 from .held import ENDS_WHOLE, HeldSandbox, Run, judge
 from .inside import InsideCalls, as_result
-from .launchers import Launchers
+from .launchers import Launchers, is_rootfs
 from .sandbox.base import Sandbox
 from .sandbox.messages import AgentResult
 from .snapshots import Snapshots
@@ -55,7 +57,7 @@ the whole sandbox is ended."""
 
 
 class CpuManager(InsideCalls, Manager):
-    """One node. Also a SandboxHost: a trajectory has one sandbox here."""
+    """One node. Also a SandboxHost, a trajectory having one sandbox here, and an ImageHost."""
 
     def __init__(self, config: NodeConfig, claim: Claim, launchers: Launchers) -> None:
         """For `open_node`, and for tests with launchers of their own."""
@@ -253,7 +255,13 @@ class CpuManager(InsideCalls, Manager):
         for watch in self._watches:
             watch.wake(sandbox)
         self._drift.wake()
-        return SandboxInfo(spec.trajectory, sandbox.launcher, sandbox.workdir, sandbox.limits)
+        digest, wait_s = "", 0.0
+        for store in self._launchers.image_stores():
+            digest = digest or store.digest(spec.trajectory)
+            wait_s += store.wait_s(spec.trajectory)
+        return SandboxInfo(
+            spec.trajectory, sandbox.launcher, sandbox.workdir, sandbox.limits, digest, wait_s
+        )
 
     async def close(self, trajectory: str) -> None:
         held = self._held.get(trajectory)
@@ -285,6 +293,21 @@ class CpuManager(InsideCalls, Manager):
     def describe(self) -> NodeDescription:
         default = self._launchers.default
         return NodeDescription(default, self._launchers.get(default).limits())
+
+    def preparing(self, trajectory: str) -> Preparation | None:
+        found = (s.preparing(trajectory) for s in self._launchers.image_stores())
+        return next((preparation for preparation in found if preparation is not None), None)
+
+    # ImageHost
+
+    async def images(self) -> list[ImageInfo]:
+        return await (await self._launchers.image_store()).images()
+
+    async def prefetch(self, task: str, names: Sequence[str]) -> list[ImageInfo]:
+        store = await self._launchers.image_store()
+        # What is a folder on this node needs no bringing.
+        wanted = [n for n in names if not is_rootfs(self._config.images.get(n, ""))]
+        return await store.prefetch(task, wanted)
 
     # The life of a sandbox
 

@@ -9,19 +9,21 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from ...scheduler.model import CORES, MEMORY, Capacity, ResourceId
 from ..base import (
     ExecSpec,
+    ImageInfo,
     KeptFiles,
     Lease,
     Manager,
     NodeDescription,
     Outcome,
     OutputSink,
+    Preparation,
     RunRequest,
     RunResult,
     SandboxInfo,
@@ -33,16 +35,16 @@ from ..errors import (
     PermanentError,
     SandboxClosed,
     SandboxDied,
-    UnknownImage,
 )
 from .commands import CutStream, Run, execute
 from .files import FakeFiles
+from .images import FakeImages
 from .inside import WORKDIR, FakeInside, FakeSandbox, finish
 from .sessions import FakeSession
 
 Call = Literal[
     "check_open", "open", "close", "acquire", "run", "kill", "resize", "release", "file",
-    "keep", "discard", "restore", "session",
+    "keep", "discard", "restore", "session", "pull",
 ]  # fmt: skip
 
 LIMITS = {"memory": "hard", "disk": "soft", "pids": "hard", "shm": "hard", "cores": "soft"}
@@ -79,7 +81,7 @@ class _Running:
 
 
 class FakeManager(FakeInside, Manager):
-    """One node of `cores` cores and `memory_bytes`, with a SandboxHost's abilities.
+    """One node of `cores` cores and `memory_bytes`, with a SandboxHost's and an ImageHost's abilities.
 
     Time is the event loop's: on a loop with virtual time `sleep 60` takes none.
     """
@@ -91,8 +93,10 @@ class FakeManager(FakeInside, Manager):
         cores: int = 2,
         memory_bytes: int = 8 << 30,
         images: frozenset[str] | None = None,
+        registry: Mapping[str, str] | None = None,
     ) -> None:
-        """`images` are those that can be had; None means any."""
+        """`images` are those that are there; None means any. `registry` maps names that can be
+        pulled to their digests."""
         self.node = node
         self.faults = Faults()
         self.calls: list[tuple[Call, str]] = []
@@ -101,7 +105,8 @@ class FakeManager(FakeInside, Manager):
         """What the caller did that no caller may: empty at the end of every test."""
         self._cores = ResourceId(CORES, node)
         self._memory = ResourceId(MEMORY, node)
-        self._images = images
+        present = None if images is None else set(images)
+        self.store = FakeImages(node, present, dict(registry or {}), self._pulling)
         self._total_cores, self._total_memory = cores, memory_bytes
         self._free = set(range(cores))
         self._sandboxes: dict[str, FakeSandbox] = {}
@@ -218,6 +223,7 @@ class FakeManager(FakeInside, Manager):
         tasks = {running.task for running in self._runs.values()}
         if tasks:
             await asyncio.wait(tasks)
+        await self.store.aclose()
         self._sandboxes.clear()
         for token in list(self._leases):
             self._give_back(token)
@@ -226,8 +232,7 @@ class FakeManager(FakeInside, Manager):
 
     async def check_open(self, spec: SandboxSpec) -> SandboxSpec:
         await self._enter("check_open", spec.trajectory)
-        if self._images is not None and spec.image and spec.image not in self._images:
-            raise UnknownImage(spec.image, f"there is no image {spec.image!r} on {self.node}")
+        self.store.check(spec)
         memory = 1 << 30 if spec.memory_bytes is None else spec.memory_bytes
         disk = 10 << 30 if spec.disk_bytes is None else spec.disk_bytes
         shm = 64 << 20 if spec.shm_bytes is None else spec.shm_bytes
@@ -242,6 +247,7 @@ class FakeManager(FakeInside, Manager):
             raise PermanentError(f"trajectory {spec.trajectory!r} has a sandbox already")
         sandbox = self._sandboxes[spec.trajectory] = FakeSandbox(spec, on_lost)
         try:
+            digest = await self.store.take(spec)
             await self._enter("open", spec.trajectory)
             if spec.snapshot:
                 sandbox.files = self._kept_files(spec.snapshot)
@@ -253,9 +259,10 @@ class FakeManager(FakeInside, Manager):
         except BaseException:
             if self._sandboxes.get(spec.trajectory) is sandbox:
                 del self._sandboxes[spec.trajectory]
+            self.store.leave(spec.trajectory)
             raise
         sandbox.ready = True
-        return SandboxInfo(spec.trajectory, "fake", spec.workdir or WORKDIR, LIMITS)
+        return SandboxInfo(spec.trajectory, "fake", spec.workdir or WORKDIR, LIMITS, digest)
 
     async def close(self, trajectory: str) -> None:
         await self._enter("close", trajectory)
@@ -263,6 +270,7 @@ class FakeManager(FakeInside, Manager):
         if sandbox is None:
             return
         sandbox.background.end(SandboxClosed(f"trajectory {trajectory!r} was closed"))
+        self.store.leave(trajectory)
         for token in [t for t, lease in self._leases.items() if lease.trajectory == trajectory]:
             self._break(token, "its sandbox was closed")
             self._give_back(token)
@@ -305,7 +313,21 @@ class FakeManager(FakeInside, Manager):
     def describe(self) -> NodeDescription:
         return NodeDescription("fake", LIMITS)
 
+    def preparing(self, trajectory: str) -> Preparation | None:
+        return self.store.preparing(trajectory)
+
+    # ImageHost
+
+    async def images(self) -> list[ImageInfo]:
+        return self.store.all()
+
+    async def prefetch(self, task: str, names: Sequence[str]) -> list[ImageInfo]:
+        return self.store.prefetch(task, names)
+
     # Inside
+
+    async def _pulling(self, image: str) -> None:
+        await self._enter("pull", image)
 
     async def _enter(self, call: Call, subject: str) -> None:
         self.calls.append((call, subject))

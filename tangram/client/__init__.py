@@ -4,7 +4,15 @@ Needs grpcio, protobuf and the standard library alone. Errors stand in `tangram.
 """
 
 from .aio import AsyncClient
-from .cluster import ClusterStatus, NodeStatus, QueueStatus, QuotaStatus, TaskStatus, Units
+from .cluster import (
+    ClusterStatus,
+    ImageStatus,
+    NodeStatus,
+    QueueStatus,
+    QuotaStatus,
+    TaskStatus,
+    Units,
+)
 from .permits import AsyncPermit
 from .processes import AsyncProcess, Log, ProcessInfo
 from .results import (
@@ -43,6 +51,7 @@ __all__ = [
     "Explanation",
     "FileStat",
     "HistoryEntry",
+    "ImageStatus",
     "Log",
     "NodeStatus",
     "Permit",

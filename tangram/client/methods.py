@@ -115,4 +115,6 @@ WAIT_PORT = Method(
 )
 
 STATUS = Method("Cluster", "Status", cluster.StatusRequest, cluster.StatusResponse)
+IMAGES = Method("Cluster", "Images", cluster.ImagesRequest, cluster.ImagesResponse)
+PREFETCH = Method("Cluster", "Prefetch", cluster.PrefetchRequest, cluster.PrefetchResponse)
 WATCH = Method("Cluster", "Watch", cluster.WatchRequest, cluster.StatusResponse)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json as json_module
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, NoReturn
 
@@ -23,7 +23,9 @@ from ..limits import (
     MESSAGE_BYTES_MAX,
     OUTPUT_BYTES_MAX,
     PORT_MAX,
+    PREFETCH_IMAGES_MAX,
     PRIORITY_MAX,
+    PULL_POLICIES,
     QUOTA_AMOUNT_MAX,
     SESSION_INPUT_BYTES_MAX,
     SIZE_BYTES_MAX,
@@ -33,7 +35,7 @@ from ..limits import (
     TIME_S_MAX,
 )
 from ..managers.sizes import format_size, parse_size
-from ..v1 import trajectories_pb2, types_pb2
+from ..v1 import cluster_pb2, trajectories_pb2, types_pb2
 from .ids import new_id
 
 Cores = int | tuple[int, int] | AbstractSet[int]
@@ -127,6 +129,7 @@ def trajectory(
     workdir: str | None,
     env: Mapping[str, str] | None,
     shell: Sequence[str] | None,
+    pull: str | None,
     concurrency: int,
     ttl: float | None,
     snapshot: str | None = None,
@@ -135,6 +138,8 @@ def trajectory(
     Raises InvalidRequest with the argument to blame."""
     if network not in (None, "none", "egress"):
         _refuse("network", "none or egress", network)
+    if pull not in (None, *PULL_POLICIES):
+        _refuse("pull", "missing, always or never", pull)
     if isinstance(shell, str):
         _refuse("shell", "a list such as ['bash', '-c']", shell)
     return trajectories_pb2.TrajectorySpec(
@@ -149,6 +154,7 @@ def trajectory(
         disk_bytes=_size_or_default(disk, "disk"),
         shm_bytes=_size_or_default(shm, "shm"),
         network=network,
+        pull=pull,
         user=_text(user, "user"),
         workdir=_text(workdir, "workdir"),
         env=_texts(env, "env"),
@@ -172,6 +178,16 @@ def snapshot(trajectory: str, name: str, ttl: float | None) -> trajectories_pb2.
         name=identifier(name, "name"),
         ttl_s=None if ttl is None else seconds(ttl, "ttl"),
     )
+
+
+def prefetch(task: str, images: Iterable[str]) -> cluster_pb2.PrefetchRequest:
+    """Raises InvalidRequest with the image to blame."""
+    if isinstance(images, str):
+        _refuse("images", "a list of names", images)
+    names = [_text(name, f"images[{index}]") for index, name in enumerate(images)]
+    if len(names) > PREFETCH_IMAGES_MAX:
+        _refuse("images", f"at most {PREFETCH_IMAGES_MAX} names", names)
+    return cluster_pb2.PrefetchRequest(task=task, images=names)
 
 
 def action(

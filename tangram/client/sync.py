@@ -6,7 +6,8 @@ waits; `submit` hands them over and does not wait.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import builtins
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
@@ -17,7 +18,7 @@ from .aio import OWN, AsyncClient, TaskFilter
 from .background import background
 from .background import each as _each
 from .background import wait as _wait
-from .cluster import ClusterStatus
+from .cluster import ClusterStatus, ImageStatus
 from .requests import Command, Cores
 from .results import (
     ActionInfo,
@@ -81,6 +82,7 @@ class Client:
         workdir: str | None = None,
         env: Mapping[str, str] | None = None,
         shell: Sequence[str] | None = None,
+        pull: str | None = None,
         concurrency: int = 1,
         ttl: float | None = None,
         snapshot: str | None = None,
@@ -104,6 +106,7 @@ class Client:
             workdir=workdir,
             env=env,
             shell=shell,
+            pull=pull,
             concurrency=concurrency,
             ttl=ttl,
             snapshot=snapshot,
@@ -241,6 +244,14 @@ class Client:
     def watch(self, interval: float = 1.0) -> Iterator[ClusterStatus]:
         """The status every `interval` seconds, for as long as it is read."""
         return _each(self._aio.watch(interval))
+
+    def images(self) -> builtins.list[ImageStatus]:
+        """The images of the nodes, and those that are being pulled."""
+        return _wait(self._aio.images())
+
+    def prefetch(self, images: Iterable[str]) -> builtins.list[ImageStatus]:
+        """Have images brought while other work goes on. See `AsyncClient.prefetch`."""
+        return _wait(self._aio.prefetch(images))
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Start `fn(*args, **kwargs)` and do not wait: `client.submit(t.exec, "make test")`.

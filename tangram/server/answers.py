@@ -11,7 +11,7 @@ from typing import Any
 from .. import __version__
 from ..errors import TangramError
 from ..limits import MESSAGE_BYTES_MAX
-from ..managers.base import FileInfo, Outcome, RunResult, Stream
+from ..managers.base import FileInfo, ImageInfo, Outcome, RunResult, Stream
 from ..scheduler import State
 from ..v1 import actions_pb2, cluster_pb2, trajectories_pb2, types_pb2
 from .processes import Process
@@ -200,6 +200,9 @@ def trajectory_message(record: TrajectoryRecord) -> trajectories_pb2.Trajectory:
         message.launcher = info.launcher
         message.workdir = info.workdir
         message.limits.update(info.limits)
+        message.image_digest = info.image_digest
+    if (preparing := record.preparing()) is not None:
+        message.preparing = f"{preparing.reason}: {preparing.sentence}"
     return message
 
 
@@ -212,6 +215,22 @@ def snapshot_message(snapshot: Snapshot) -> trajectories_pb2.Snapshot:
         image=snapshot.kept.image,
         size_bytes=snapshot.kept.size_bytes,
         skipped=map(_utf8, snapshot.kept.skipped),
+    )
+
+
+def image_message(node: str, info: ImageInfo) -> cluster_pb2.Image:
+    return cluster_pb2.Image(
+        name=info.name,
+        node=node,
+        digest=info.digest,
+        state=info.state,
+        size_bytes=info.size_bytes,
+        in_use=info.in_use,
+        pinned=info.pinned,
+        pulled=info.pulled,
+        last_used_unix_s=info.last_used_unix_s,
+        fraction=info.fraction,
+        message=info.message,
     )
 
 

@@ -15,6 +15,7 @@ from ..limits import (
     CORES_MAX,
     OUTPUT_BYTES_MAX,
     PRIORITY_MAX,
+    PULL_POLICIES,
     QUOTA_AMOUNT_MAX,
     STEP_MAX,
     TIMEOUT_S_DEFAULT,
@@ -137,6 +138,10 @@ def trajectory_request(
         raise InvalidRequest(
             f"network must be none or egress, not {spec.network!r}", field="network"
         )
+    if spec.pull not in ("", *PULL_POLICIES):
+        raise InvalidRequest(
+            f"pull must be missing, always or never, not {spec.pull!r}", field="pull"
+        )
     if len(spec.shell) > validate.SHELL_WORDS_MAX:
         raise InvalidRequest(
             f"shell has {len(spec.shell)} words, the limit is {validate.SHELL_WORDS_MAX}",
@@ -170,6 +175,7 @@ def trajectory_request(
             shell=validate.argv(spec.shell, "shell"),
             concurrency=concurrency,
             labels=labels,
+            pull=spec.pull,
         ),
         labels=labels,
         snapshot=validate.identifier(spec.snapshot, "snapshot") if spec.snapshot else "",

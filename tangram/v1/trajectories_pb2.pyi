@@ -23,7 +23,7 @@ TRAJECTORY_STATE_LOST: TrajectoryState
 TRAJECTORY_STATE_CLOSED: TrajectoryState
 
 class TrajectorySpec(_message.Message):
-    __slots__ = ("id", "task", "image", "group", "step", "priority", "labels", "memory_bytes", "disk_bytes", "shm_bytes", "network", "user", "workdir", "env", "shell", "concurrency", "ttl_s", "snapshot")
+    __slots__ = ("id", "task", "image", "group", "step", "priority", "labels", "memory_bytes", "disk_bytes", "shm_bytes", "network", "user", "workdir", "env", "shell", "concurrency", "ttl_s", "pull", "snapshot")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -55,6 +55,7 @@ class TrajectorySpec(_message.Message):
     SHELL_FIELD_NUMBER: _ClassVar[int]
     CONCURRENCY_FIELD_NUMBER: _ClassVar[int]
     TTL_S_FIELD_NUMBER: _ClassVar[int]
+    PULL_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     id: str
     task: str
@@ -73,11 +74,12 @@ class TrajectorySpec(_message.Message):
     shell: _containers.RepeatedScalarFieldContainer[str]
     concurrency: int
     ttl_s: float
+    pull: str
     snapshot: str
-    def __init__(self, id: _Optional[str] = ..., task: _Optional[str] = ..., image: _Optional[str] = ..., group: _Optional[str] = ..., step: _Optional[int] = ..., priority: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., memory_bytes: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., shm_bytes: _Optional[int] = ..., network: _Optional[str] = ..., user: _Optional[str] = ..., workdir: _Optional[str] = ..., env: _Optional[_Mapping[str, str]] = ..., shell: _Optional[_Iterable[str]] = ..., concurrency: _Optional[int] = ..., ttl_s: _Optional[float] = ..., snapshot: _Optional[str] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., task: _Optional[str] = ..., image: _Optional[str] = ..., group: _Optional[str] = ..., step: _Optional[int] = ..., priority: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., memory_bytes: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., shm_bytes: _Optional[int] = ..., network: _Optional[str] = ..., user: _Optional[str] = ..., workdir: _Optional[str] = ..., env: _Optional[_Mapping[str, str]] = ..., shell: _Optional[_Iterable[str]] = ..., concurrency: _Optional[int] = ..., ttl_s: _Optional[float] = ..., pull: _Optional[str] = ..., snapshot: _Optional[str] = ...) -> None: ...
 
 class Trajectory(_message.Message):
-    __slots__ = ("id", "task", "state", "node", "launcher", "image", "message", "limits", "workdir", "error", "forked_from")
+    __slots__ = ("id", "task", "state", "node", "launcher", "image", "message", "limits", "workdir", "error", "forked_from", "image_digest", "preparing")
     class LimitsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -96,6 +98,8 @@ class Trajectory(_message.Message):
     WORKDIR_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     FORKED_FROM_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    PREPARING_FIELD_NUMBER: _ClassVar[int]
     id: str
     task: str
     state: TrajectoryState
@@ -107,7 +111,9 @@ class Trajectory(_message.Message):
     workdir: str
     error: _types_pb2.Error
     forked_from: str
-    def __init__(self, id: _Optional[str] = ..., task: _Optional[str] = ..., state: _Optional[_Union[TrajectoryState, str]] = ..., node: _Optional[str] = ..., launcher: _Optional[str] = ..., image: _Optional[str] = ..., message: _Optional[str] = ..., limits: _Optional[_Mapping[str, str]] = ..., workdir: _Optional[str] = ..., error: _Optional[_Union[_types_pb2.Error, _Mapping]] = ..., forked_from: _Optional[str] = ...) -> None: ...
+    image_digest: str
+    preparing: str
+    def __init__(self, id: _Optional[str] = ..., task: _Optional[str] = ..., state: _Optional[_Union[TrajectoryState, str]] = ..., node: _Optional[str] = ..., launcher: _Optional[str] = ..., image: _Optional[str] = ..., message: _Optional[str] = ..., limits: _Optional[_Mapping[str, str]] = ..., workdir: _Optional[str] = ..., error: _Optional[_Union[_types_pb2.Error, _Mapping]] = ..., forked_from: _Optional[str] = ..., image_digest: _Optional[str] = ..., preparing: _Optional[str] = ...) -> None: ...
 
 class OpenRequest(_message.Message):
     __slots__ = ("trajectory",)

@@ -29,14 +29,21 @@ from tangram.managers.errors import (
 from tangram.managers.fake import FakeManager
 from tangram.managers.opening import open_cpu_manager
 from tangram.managers.tar_stream import Piece, to_tar
-from tests.managers.contract.commands import FakeCommands, RealCommands
+from tests.image import variants
+from tests.managers.contract.commands import BusyboxCommands, FakeCommands, RealCommands
 from tests.managers.contract.node import Node, Recorder, unique
 from tests.managers.sandboxes import short_folder
 from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-KINDS = ["fake", "bubblewrap", pytest.param("docker", marks=pytest.mark.docker)]
+KINDS = [
+    "fake",
+    "bubblewrap",
+    pytest.param("docker", marks=pytest.mark.docker),
+    pytest.param("docker-alpine", marks=pytest.mark.docker),
+]
+"""The last is Docker with an image of busybox alone: no Python, no bash, no glibc."""
 SOON_S = 3.0
 """A kill must have ended everything by then; alone it takes some milliseconds."""
 
@@ -49,10 +56,16 @@ async def shared_node(request: pytest.FixtureRequest) -> AsyncIterator[Node]:
         await fake.aclose()
         assert fake.violations == []
         return
-    image = request.getfixturevalue("docker_image") if request.param == "docker" else ""
+    launcher, _, alpine = request.param.partition("-")
+    image, commands = "", RealCommands()
+    if alpine:
+        request.getfixturevalue("docker_variants")
+        image, commands = variants.ALPINE, BusyboxCommands()
+    elif launcher == "docker":
+        image = request.getfixturevalue("docker_image")
     folder = short_folder()
     config = NodeConfig(
-        launcher=request.param,
+        launcher=launcher,
         instance=f"contract-{request.param}-{os.getpid()}",
         state=folder / "state",
         runtime=folder / "run",
@@ -60,7 +73,7 @@ async def shared_node(request: pytest.FixtureRequest) -> AsyncIterator[Node]:
     manager = await open_cpu_manager(config)
     try:
         pool = manager._claim.pool
-        yield Node(request.param, manager, RealCommands(), image, lambda: pool.free)
+        yield Node(launcher, manager, commands, image, lambda: pool.free)
     finally:
         await manager.aclose()
         shutil.rmtree(folder)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from ...base import SandboxSpec
 from ...errors import Unsupported
 
 if TYPE_CHECKING:
+    from ..images.store import ImageStore
     from .channel import Channel
     from .layers import Files, LayerStore
 
@@ -107,6 +109,16 @@ class Launcher(ABC):
     @abstractmethod
     async def check_image(self, spec: SandboxSpec) -> None:
         """Raises UnknownImage or Unsupported if `start` of this spec can never work."""
+
+    def prepared(self, spec: SandboxSpec) -> AbstractAsyncContextManager[None]:
+        """Inside, what `start` of this spec needs and may take minutes to come (its image) is there.
+        Raises TemporaryError, PermanentError."""
+        return nullcontext()
+
+    @property
+    def images(self) -> ImageStore | None:
+        """The images that it starts; None for a launcher without."""
+        return None
 
     @abstractmethod
     async def start(self, spec: SandboxSpec, on_lost: Callable[[str], None]) -> Sandbox:

@@ -10,20 +10,21 @@ image needs nothing, not even a shell. Engine requests are in `docker_client`, t
 from __future__ import annotations
 
 import asyncio
-import difflib
 import logging
 import os
 import secrets
 import shutil
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from ...base import ExecSpec, SandboxSpec, Stream
-from ...errors import PermanentError, SandboxDied, TemporaryError, UnknownImage, Unsupported
+from ...config import PullConfig, RegistryConfig
+from ...errors import PermanentError, SandboxDied, TemporaryError, Unsupported
 from ..cgroup import Cgroups, SandboxCgroup
 from ..cores import format_cores
+from ..images.store import ImageStore
 from .base import Check, Launcher, Sandbox
 from .channel import Channel
 from .docker_client import ContainerFacts, ContainerPlan, DockerEngine, ImageFacts
@@ -55,8 +56,6 @@ DEATH_POLL_S = 1.0
 WORKSPACE = "/workspace"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """For images that set no PATH: what Docker itself would set."""
-NEARBY_MAX = 3
-"""Names of other images to offer for one that is not there."""
 
 _FOLDER_PREFIX = "d-"
 """Of our folders below the runtime folder, which other launchers use too."""
@@ -82,7 +81,7 @@ class DockerLauncher(Launcher):
 
     `name` and `state` tell this server's containers from another's; `images` maps names that users
     give to references of the engine; `pids_max` is the most processes and threads of one sandbox; `parking` is where idle
-    sandboxes sit, empty for all cores.
+    sandboxes sit, empty for all cores. Which images there are and how they come is `images`'s.
     """
 
     name = "docker"
@@ -98,14 +97,22 @@ class DockerLauncher(Launcher):
         images: Mapping[str, str] | None = None,
         orphan_after_s: float = 60.0,
         base_url: str | None = None,
+        registries: Mapping[str, RegistryConfig] | None = None,
+        pulls: PullConfig | None = None,
     ) -> None:
         self.engine = DockerEngine(base_url)
+        self._images = ImageStore(
+            self.engine,
+            state,
+            mapped=dict(images or {}),
+            registries=registries or {},
+            config=pulls or PullConfig(),
+        )
         self._parking = parking or tuple(sorted(os.sched_getaffinity(0)))
         self._instance = name
         self._state = state
         self._runtime = runtime
         self._cgroups = cgroups
-        self._images = dict(images or {})
         self._orphan_after_s = orphan_after_s
         self._pids_max = pids_max
         self._labels = {_INSTANCE_LABEL: name, _STATE_LABEL: str(state)}
@@ -160,10 +167,18 @@ class DockerLauncher(Launcher):
         return Check(label, True, f"none could be started of {'; '.join(notes)}")
 
     async def check_image(self, spec: SandboxSpec) -> None:
-        await self._image(spec)
+        _check(spec)
+        await self._images.check(spec)
+
+    def prepared(self, spec: SandboxSpec) -> AbstractAsyncContextManager[None]:
+        return self._images.prepared(spec)
+
+    @property
+    def images(self) -> ImageStore:
+        return self._images
 
     async def start(self, spec: SandboxSpec, on_lost: Callable[[str], None]) -> Sandbox:
-        image = await self._image(spec)
+        _check(spec)
         interpreter = await self._prepare()
         short = secrets.token_hex(5)
         folder = self._runtime / f"{_FOLDER_PREFIX}{short}"
@@ -171,6 +186,8 @@ class DockerLauncher(Launcher):
 
         # What each step makes is undone in reverse order if a later one fails or is cancelled.
         async with AsyncExitStack() as stack:
+            stack.callback(self._images.leave, spec.trajectory)
+            image = await self._images.facts(spec)
             files = self.store.kept(spec.snapshot, spec.image)
             origin = Origin(files and self.store.hold(files))
             stack.push_async_callback(self.store.end, origin)
@@ -234,32 +251,8 @@ class DockerLauncher(Launcher):
     async def aclose(self) -> None:
         await asyncio.gather(*(sandbox.aclose() for sandbox in list(self._sandboxes)))
         await self.store.clear()
+        await self._images.aclose()
         await self.engine.aclose()
-
-    async def _image(self, spec: SandboxSpec) -> ImageFacts:
-        """The image of a spec that can work. Raises UnknownImage, Unsupported."""
-        if spec.network not in _NETWORKS:
-            raise Unsupported(
-                f"network {spec.network!r} is none of the docker launcher's",
-                cure=f"network must be {' or '.join(_NETWORKS)}",
-            )
-        if not spec.image:
-            raise Unsupported(
-                "the docker launcher starts images, and this trajectory names none",
-                cure="set image=, or use the bubblewrap launcher",
-            )
-        reference = self._images.get(spec.image, spec.image)
-        image = await self.engine.image(reference)
-        if image is not None:
-            return image
-        known = [*self._images, *await self.engine.image_names()]
-        near = difflib.get_close_matches(reference, known, NEARBY_MAX)
-        raise UnknownImage(
-            spec.image,
-            f"no image {reference!r} on this node"
-            + (f" (there is {', '.join(near)})" if near else "")
-            + f"; images are not pulled on demand: docker pull {reference}, or docker load -i FILE",
-        )
 
     async def _prepare(self) -> Interpreter:
         """What all sandboxes share, made once: the interpreter, and the cgroups' parent."""
@@ -404,6 +397,20 @@ class DockerLauncher(Launcher):
             short = folder.name.removeprefix(_FOLDER_PREFIX)
             if f"tangram-{self._instance}-{short}" not in self._containers:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check(spec: SandboxSpec) -> None:
+    """Raises Unsupported for what no image could make work."""
+    if spec.network not in _NETWORKS:
+        raise Unsupported(
+            f"network {spec.network!r} is none of the docker launcher's",
+            cure=f"network must be {' or '.join(_NETWORKS)}",
+        )
+    if not spec.image:
+        raise Unsupported(
+            "the docker launcher starts images, and this trajectory names none",
+            cure="set image=, or use the bubblewrap launcher",
+        )
 
 
 class _Transcript:

@@ -178,6 +178,19 @@ class RealCommands:
         os.kill(pid, signal.SIGKILL)
 
 
+class BusyboxCommands(RealCommands):
+    """The same of an image that has busybox alone."""
+
+    def cores(self) -> Argv:
+        return ("sh", "-c", "echo $(nproc) $(nproc)")
+
+    def exceeds(self, limit: str, mark: str = "1") -> Argv:
+        if limit != "memory":
+            return super().exceeds(limit, mark)
+        grow = 'BEGIN { for (;;) kept[i++] = sprintf("%100000s", "x") }'
+        return ("sh", "-c", f"sleep {mark} >/dev/null 2>&1 & exec awk '{grow}'")
+
+
 class FakeCommands:
     """The same in the language of `tangram.managers.fake.commands`."""
 
