@@ -89,7 +89,7 @@ class Elastic:
         change."""
         waiting: Sequence[Entry] = situation.waiting if situation.fitting else ()
         if situation.due is not None and isinstance(situation.operator, LinearUnits):
-            return self._start(situation, [situation.due], situation.free)
+            return self._start_or_free(situation, situation.due)
         if situation.due is not None:
             return self._place(situation, [situation.due], situation.free)
         kept = self._kept(situation)
@@ -98,6 +98,24 @@ class Elastic:
         if situation.running.malleable or (waiting and waiting[0].action.malleable):
             return self._start_and_move(situation, waiting[:SHARED_MAX], kept)
         return self._start(situation, waiting, situation.free - kept)
+
+    def _start_or_free(self, situation: Situation, due: Entry) -> Plan:
+        """It starts, or those that may change give back as much as it wants, and get no more."""
+        plan, running = self._start(situation, [due], situation.free), situation.running
+        if plan.starts or not running.malleable:
+            return plan
+        assert due.choices is not None
+        price = self._base_price(situation, max(1, situation.view.total))
+        wanted = due.choices.units[cheapest(due.choices, price)]
+        moves = move(
+            situation,
+            (),
+            free=0,
+            budget=situation.free + running.held() - running.keeping() - wanted,
+            expected=0.0,
+            pressed=True,
+        )
+        return Plan((), min(plan.again_s, moves.again_s), moves.resizes)
 
     def _place(self, situation: Situation, waiting: Sequence[Entry], free: int) -> Plan:
         """The same where units are not all alike."""

@@ -45,15 +45,21 @@ def answer(talk: Dialogue, resize: Resize) -> list[Decision]:
     return talk.tell(Resized(resize.action, resize.token, resize.amounts, resize.change))
 
 
+def obey(talk: Dialogue, decided: list[Decision]) -> list[Decision]:
+    """The same, and what is decided once their resizes are made."""
+    decisions = list(decided)
+    for decision in decisions:
+        if isinstance(decision, Resize):
+            decisions += answer(talk, decision)
+    return decisions
+
+
 def tick_until(talk: Dialogue, end: float) -> list[Decision]:
     """What is decided by the mere passing of time."""
     decisions: list[Decision] = []
     while (wake := talk.scheduler.next_wakeup(talk.now)) is not None and wake <= end:
-        decided = talk.tell(Tick(), at=wake)
-        decisions += decided
-        for resize in decided:
-            if isinstance(resize, Resize):
-                answer(talk, resize)
+        decisions += obey(talk, talk.tell(Tick(), at=wake))
+    talk.now = max(talk.now, end)
     return decisions
 
 
@@ -154,6 +160,26 @@ def test_two_malleable_actions_share_what_there_is() -> None:
     assert granted(decisions) == ["e1"]
     held = talk.scheduler.view(CORES)
     assert held.taken == 8
+
+
+def test_running_actions_give_units_back_for_one_that_was_overtaken_too_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tangram.scheduler.waiting.OVERTAKE_YOUNGER_MAX", 2)
+    talk = pool(cores=8)
+    suite(talk, 0, 600.0, malleable=True)
+    talk.start("e0")
+    talk.now = 1.0
+    many = Amounts.between(6, 8)
+    talk.exec("e1", "t1", many, profile=Profile(9e3, serial=0.5))
+    index = 1
+    while not talk.scheduler.explain("e1", talk.now).reserved:
+        index += 1
+        obey(talk, talk.exec(f"e{index}", f"t{index}"))
+        tick_until(talk, talk.now + 1.0)
+        obey(talk, talk.finish(f"e{index}"))
+    tick_until(talk, talk.now + 1.0)
+    assert "e1" in talk.tokens, "the running one can do with a single core, for a while"
 
 
 @pytest.mark.parametrize("price", [0.0, 0.01, 0.1, 1.0, 10.0])
