@@ -156,19 +156,34 @@ class Elastic:
         keeping = [entry for entry in waiting if not entry.action.malleable]
         plan = self._start(situation, keeping, free)
         started = sum(units for _, units in plan.starts)
+        yielded = self._yielded(situation, keeping[len(plan.starts) :])
         load, busy = situation.load, self._busy(situation)
-        others = load.rigid + situation.running.keeping() + started + kept
+        others = load.rigid + situation.running.keeping() + started + yielded + kept
         moves = move(
             situation,
             [entry for entry in waiting if entry.action.malleable],
             free=free - started,
             budget=situation.view.total - others,
             expected=self.to_come * busy / (1 - busy),
-            pressed=load.rigid > situation.view.taken - situation.running.held(),
+            pressed=yielded > 0 or load.rigid > situation.view.taken - situation.running.held(),
         )
         review_s = situation.now + REVIEW_S if waiting or kept else math.inf
         again_s = min(plan.again_s, moves.again_s, review_s)
         return Plan([*plan.starts, *moves.starts], again_s, moves.resizes)
+
+    def _yielded(self, situation: Situation, waiting: Sequence[Entry]) -> int:
+        """Units that running actions give up for the first of these, which keep what they get: as
+        many as it wants, if it has less work than what is left to each of them. Else one of those
+        ends sooner, and is waited for. For one at a time: what they give is there in a moment."""
+        running = situation.running
+        if not waiting or not running.malleable:
+            return 0
+        first, total = waiting[0], max(1, situation.view.total)
+        left_s = min(running.work_s(entry, situation.now) for entry in running.malleable.values())
+        if (choices := first.choices) is None or choices.work_s >= left_s:
+            return 0
+        price = self._base_price(situation, total) + self.behind * (len(waiting) - 1) / total
+        return choices.units[cheapest(choices, price)]
 
     def _busy(self, situation: Situation) -> float:
         """The load of the recent past: units wanted per unit that there is."""

@@ -36,7 +36,7 @@ class Claim:
     @property
     def work_s(self) -> float:
         """Unit-seconds that are left, at the least amount."""
-        return self.left * self.choices.durations_s[0] * self.choices.units[0]
+        return self.left * self.choices.work_s
 
 
 def share_out(budget: int, claims: Sequence[Claim], expected: float) -> list[int]:
@@ -154,6 +154,6 @@ def _gain(choices: Choices, index: int) -> float:
     step = index + 1
     if step >= len(choices.units):
         return 0.0
-    work_s = choices.durations_s[0] * choices.units[0]
+    work_s = choices.work_s
     slower = work_s / choices.durations_s[index] if index >= 0 else 0.0
     return (work_s / choices.durations_s[step] - slower) / _cost(choices, step)

@@ -148,6 +148,31 @@ def test_a_malleable_action_gives_back_when_others_wait_and_grows_again() -> Non
     assert talk.free() == 0, "all is used again, though nothing else happened"
 
 
+def test_a_malleable_action_gives_way_to_a_shorter_one_that_keeps_what_it_gets() -> None:
+    talk = pool(cores=8)
+    suite(talk, 0, 600.0, malleable=True)
+    talk.start("e0")
+    talk.now = 1.0
+    assert units(obey(talk, suite(talk, 1, 1.0))[1:]) > 1
+    assert talk.free() == 0, "the other keeps the rest"
+    for resize in talk.finish("e1"):
+        assert isinstance(resize, Resize)
+        answer(talk, resize)
+    tick_until(talk, 10.0)
+    assert talk.free() == 0, "and gets all again"
+
+
+def test_a_malleable_action_that_ends_sooner_than_another_would_is_waited_for() -> None:
+    talk = pool(cores=8)
+    suite(talk, 0, 60.0, malleable=True)
+    talk.start("e0")
+    talk.now = 1.0
+    suite(talk, 1, 600.0)
+    tick_until(talk, 9.0)
+    assert "e1" not in talk.tokens and talk.reason("e1") is WaitReason.CORES
+    assert units(talk.finish("e0")) > 1
+
+
 def test_two_malleable_actions_share_what_there_is() -> None:
     talk = pool(cores=8)
     suite(talk, 0, 600.0, malleable=True)
