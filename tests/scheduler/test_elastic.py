@@ -207,6 +207,38 @@ def test_running_actions_give_units_back_for_one_that_was_overtaken_too_often(
     assert "e1" in talk.tokens, "the running one can do with a single core, for a while"
 
 
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ("load_max=1", "load_max is from 0 to below 1, not 1"),
+        ("load_max=5", "load_max is from 0 to below 1"),
+        ("load_max=nan", "load_max is from 0 to below 1"),
+        ("keep=1e308", "keep is from 0 to 1e\\+06, not 1e308"),
+        ("behind=-1", "behind is from 0 to"),
+        ("idle=nan", "idle is from 0 to"),
+        ("waits=7", "waits is 0 or 1, not 7"),
+        ("shortest=0.5", "shortest is 0 or 1"),
+        ("keep=much", "keep needs a number"),
+        ("hope=1", "no weight 'hope'"),
+    ],
+)
+def test_a_weight_out_of_its_range_is_refused(weights: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Dialogue(policy=f"elastic:{weights}")
+
+
+@pytest.mark.parametrize("weights", ["load_max=0.999999,expected=1e6,to_come=1e6", "keep=1e6"])
+def test_weights_at_the_ends_of_their_ranges_work(weights: str) -> None:
+    talk = pool(cores=2, policy=f"elastic:{weights}")
+    suite(talk, 0, 600.0, malleable=True)
+    suite(talk, 1, 600.0, malleable=True)
+    suite(talk, 2, 600.0)
+    talk.exec("settled", "t3")
+    for end_s in (1.0, 60.0):
+        tick_until(talk, end_s)
+    assert talk.scheduler.view(CORES).taken > 0
+
+
 @pytest.mark.parametrize("price", [0.0, 0.01, 0.1, 1.0, 10.0])
 @pytest.mark.parametrize("near", [0, 3, 15, 40])
 def test_the_cheapest_amount_is_found_from_wherever_one_looks(price: float, near: int) -> None:
