@@ -279,12 +279,21 @@ class Trajectory:
 @dataclass(frozen=True, slots=True)
 class Capacity:
     """How much of one resource there is. `view` names the ResourceView that counts it and
-    `parameters` are what that view needs beside the total (the windows of a quota)."""
+    `parameters` are what that view needs beside the total (the windows of a quota). Raises
+    ValueError for a total that is no whole number from 0 to UNITS_MAX."""
 
     resource: ResourceId
     total: int
     view: str = "linear"
     parameters: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+
+    def __post_init__(self) -> None:
+        whole = isinstance(self.total, int) and not isinstance(self.total, bool)
+        if not whole or not 0 <= self.total <= UNITS_MAX:
+            raise ValueError(
+                f"the total of {self.resource} is a whole number from 0 to {UNITS_MAX}, "
+                f"not {self.total}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
