@@ -74,7 +74,7 @@ def quota(limit: int, name: str = "search") -> tuple[Capacity, ...]:
 class Dialogue:
     """A scheduler, its clock, and everything that was said so far."""
 
-    def __init__(self, views: Mapping[str, ViewFactory] = EMPTY, **options: Any) -> None:
+    def __init__(self, views: Mapping[str, ViewFactory] = EMPTY, /, **options: Any) -> None:
         """`options` are the scheduler's: policy, order, weights, limits."""
         self.scheduler = Scheduler({"closable": ClosableView, **views}, **options)
         self.now = 0.0

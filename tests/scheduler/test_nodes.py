@@ -203,7 +203,7 @@ def test_a_malformed_offer_raises_and_changes_nothing(
 
 def test_an_offer_that_a_view_refuses_loses_nobody() -> None:
     """The GPUs of a node are grouped by eight, and a new offer groups them by sixteen."""
-    talk = Dialogue(views={CHUNKS_VIEW: ChunksView})
+    talk = Dialogue({CHUNKS_VIEW: ChunksView})
     gpus = ResourceId("gpus")
     offered = Capacity(gpus, 8, CHUNKS_VIEW, {"nodes": 1, "per_node": 8})
     talk.join(CLUSTER, (offered,))
