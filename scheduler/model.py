@@ -70,8 +70,8 @@ class WaitReason(StrEnum):
     QUOTA = "quota"  # the quota's concurrency is used up
     RATE = "rate"  # the quota's period is used up
     QUOTA_CLOSED = "quota-closed"  # closed by a Retry-After
-    BEHIND = "behind"  # older actions wait for the same resource
-    RESERVED = "reserved"  # the units that it needs are kept for an older action
+    BEHIND = "behind"  # others that go before it wait for the same resource
+    RESERVED = "reserved"  # the units that it needs are kept for one that was overtaken too often
     FOR_MORE = "for-more"  # it ends sooner, or others do, if it waits for more units than are free
     TASK_LIMIT = "task-limit"  # its task holds as many units as it may
 

@@ -139,8 +139,8 @@ class Fields:
         return among(values)
 
     def table(self, field: str) -> dict[int, float]:
-        """Units -> efficiency, EFFICIENCY_MIN <= E <= 1; empty if it is missing. E(1) is 1: `duration_s` is with
-        one unit."""
+        """Units -> efficiency, EFFICIENCY_MIN <= E <= 1; empty if it is missing. E(1) is 1:
+        `duration_s` is with one unit."""
         value = self._values.get(field)
         if value is None:
             return {}
