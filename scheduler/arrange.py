@@ -7,8 +7,9 @@ all are used, which may be unreachable), feasibility is "the state can be reache
 recursion, and chunks of GPUs are split as the allocator does it (`operators.ChunkCounts`).
 
 With n candidates, m states of the operator and S choices each it costs O(n m S), by numpy (`grids`,
-which is imported when it is needed: a client that simulates does without). Where the units are all alike and no unit saves more than the
-one before it, giving unit by unit where it saves most is exact as well, in O((n + m) log m).
+which is imported when it is needed: a client that simulates does without). Where the units are all
+alike and no unit saves more than the one before it, giving unit by unit where it saves most is exact
+as well, in O((n + m) log m).
 """
 
 from __future__ import annotations

@@ -70,6 +70,11 @@ class Choices:
     def elastic(self) -> bool:
         return len(self.units) > 1
 
+    @property
+    def work_s(self) -> float:
+        """Unit-seconds of the whole at the least amount."""
+        return self.units[0] * self.durations_s[0]
+
     def at_most(self, units: int) -> int | None:
         """Index of the largest amount that is not above `units`; None if even the least is."""
         index = bisect_right(self.units, units) - 1

@@ -1,9 +1,9 @@
 """The scheduler: events in, decisions out, in one numbered cycle.
 
 `Scheduler` checks each event's token or epoch and hands it to the part that it concerns: `pool`
-counts units, `placement` chooses nodes, `lifecycle` moves actions and trajectories on, `waiting` keeps
-the queues, `matching` serves them, `ledger` books, `explain` finds the words. No IO, no clock, no randomness; every collection is
-ordered, so that the same events give the same decisions.
+counts units, `placement` chooses nodes, `lifecycle` moves actions and trajectories on, `waiting`
+keeps the queues, `matching` serves them, `ledger` books, `explain` finds the words. No IO, no clock,
+no randomness; every collection is ordered, so that the same events give the same decisions.
 """
 
 from __future__ import annotations
@@ -56,8 +56,9 @@ class Scheduler:
     action gets (`policy.parse_policy`), `order` who is served first (`order.parse_order`), with
     `weights` of tasks and tenants; `limits` how many units a task holds at most at once
     (`limits.Limits`); `last_token` the largest token that a scheduler before this one gave out, so
-    that what still comes under an old token is told from what is new. Raises ValueError for one that is unknown or malformed. `now` is the host's
-    monotonic clock in seconds and must not go back between calls.
+    that what still comes under an old token is told from what is new. Raises ValueError for one
+    that is unknown or malformed. `now` is the host's monotonic clock in seconds and must not go
+    back between calls.
     """
 
     def __init__(

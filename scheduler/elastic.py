@@ -89,7 +89,7 @@ class Elastic:
         change."""
         waiting: Sequence[Entry] = situation.waiting if situation.fitting else ()
         if situation.due is not None and isinstance(situation.operator, LinearUnits):
-            return self._start(situation, [situation.due], situation.free)
+            return self._start_or_free(situation, situation.due)
         if situation.due is not None:
             return self._place(situation, [situation.due], situation.free)
         kept = self._kept(situation)
@@ -98,6 +98,24 @@ class Elastic:
         if situation.running.malleable or (waiting and waiting[0].action.malleable):
             return self._start_and_move(situation, waiting[:SHARED_MAX], kept)
         return self._start(situation, waiting, situation.free - kept)
+
+    def _start_or_free(self, situation: Situation, due: Entry) -> Plan:
+        """It starts, or those that may change give back as much as it wants, and get no more."""
+        plan, running = self._start(situation, [due], situation.free), situation.running
+        if plan.starts or not running.malleable:
+            return plan
+        assert due.choices is not None
+        price = self._base_price(situation, max(1, situation.view.total))
+        wanted = due.choices.units[cheapest(due.choices, price)]
+        moves = move(
+            situation,
+            (),
+            free=0,
+            budget=situation.free + running.held() - running.keeping() - wanted,
+            expected=0.0,
+            pressed=True,
+        )
+        return Plan((), min(plan.again_s, moves.again_s), moves.resizes)
 
     def _place(self, situation: Situation, waiting: Sequence[Entry], free: int) -> Plan:
         """The same where units are not all alike."""
@@ -138,19 +156,34 @@ class Elastic:
         keeping = [entry for entry in waiting if not entry.action.malleable]
         plan = self._start(situation, keeping, free)
         started = sum(units for _, units in plan.starts)
+        yielded = self._yielded(situation, keeping[len(plan.starts) :])
         load, busy = situation.load, self._busy(situation)
-        others = load.rigid + situation.running.keeping() + started + kept
+        others = load.rigid + situation.running.keeping() + started + yielded + kept
         moves = move(
             situation,
             [entry for entry in waiting if entry.action.malleable],
             free=free - started,
             budget=situation.view.total - others,
             expected=self.to_come * busy / (1 - busy),
-            pressed=load.rigid > situation.view.taken - situation.running.held(),
+            pressed=yielded > 0 or load.rigid > situation.view.taken - situation.running.held(),
         )
         review_s = situation.now + REVIEW_S if waiting or kept else math.inf
         again_s = min(plan.again_s, moves.again_s, review_s)
         return Plan([*plan.starts, *moves.starts], again_s, moves.resizes)
+
+    def _yielded(self, situation: Situation, waiting: Sequence[Entry]) -> int:
+        """Units that running actions give up for the first of these, which keep what they get: as
+        many as it wants, if it has less work than what is left to each of them. Else one of those
+        ends sooner, and is waited for. For one at a time: what they give is there in a moment."""
+        running = situation.running
+        if not waiting or not running.malleable:
+            return 0
+        first, total = waiting[0], max(1, situation.view.total)
+        left_s = min(running.work_s(entry, situation.now) for entry in running.malleable.values())
+        if (choices := first.choices) is None or choices.work_s >= left_s:
+            return 0
+        price = self._base_price(situation, total) + self.behind * (len(waiting) - 1) / total
+        return choices.units[cheapest(choices, price)]
 
     def _busy(self, situation: Situation) -> float:
         """The load of the recent past: units wanted per unit that there is."""

@@ -30,7 +30,8 @@ class Explanation:
     """What it waits for, if that is one resource."""
     spans: tuple[WaitSpan, ...]
     ahead: int
-    """Older actions in the same queue; at its trajectory's gate, those before it there."""
+    """Actions that go before it in the same queue, as far as the order alone tells; at its
+    trajectory's gate, those before it there."""
     predicted_run_s: float | None
     predicted_from: Source
     """Of the duration behind `predicted_run_s`."""
@@ -175,7 +176,7 @@ class Explainer:
 def _others(count: int, one: str, many: str) -> str:
     if not count:
         return ""
-    return f", 1 older {one} is ahead" if count == 1 else f", {count} older {many} are ahead"
+    return f", 1 {one} goes before it" if count == 1 else f", {count} {many} go before it"
 
 
 def _predicted_run_s(entry: Entry) -> float | None:

@@ -65,6 +65,11 @@ class Running:
             return entry.left
         return entry.left * min(1.0, max(LEFT_MIN, _ahead(entry.since_s, entry.end_s, now)))
 
+    def work_s(self, entry: Entry, now: float) -> float:
+        """Unit-seconds that are left to one whose amount was chosen, at its least amount."""
+        assert entry.choices is not None
+        return self.left(entry, now) * entry.choices.work_s
+
     def holders(self, now: float) -> list[tuple[float, int, int]]:
         """(predicted end, units, token) of those whose amount was chosen, the first to end first;
         one that is over its end as in `ends`."""

@@ -275,8 +275,8 @@ def replicate(
     trajectories: Sequence[TraceTrajectory], count: int, seed: int
 ) -> list[TraceTrajectory]:
     """`count` trajectories: rounds of a seeded shuffle of all of them, cut at `count`. Those of the
-    first round keep their ids and groups, later ones get `~2`, `~3`, … Raises ValueError for a count that is
-    not 1 to TRAJECTORIES_MAX, or if there is nothing to replicate."""
+    first round keep their ids and groups, later ones get `~2`, `~3`, … Raises ValueError for a count
+    that is not 1 to TRAJECTORIES_MAX, or if there is nothing to replicate."""
     if not 1 <= count <= TRAJECTORIES_MAX:
         raise ValueError(f"a count from 1 to {TRAJECTORIES_MAX} is needed, not {count}")
     if not trajectories:

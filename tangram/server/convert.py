@@ -313,7 +313,7 @@ def _profile(message: types_pb2.Profile) -> Profile:
         )
     for units, efficiency in message.elasticity.items():
         validate.integer(units, "profile.elasticity", 1, CORES_MAX, "units")
-        validate.fraction(efficiency, f"profile.elasticity[{units}]")
+        validate.efficiency(efficiency, f"profile.elasticity[{units}]")
         if units == 1 and efficiency != 1:
             raise InvalidRequest(
                 f"profile.elasticity[1] must be 1, since duration_s is with one unit, not"

@@ -55,7 +55,7 @@ _SENTENCES = {
     WaitReason.QUOTA: "the quota's concurrency was used up",
     WaitReason.RATE: "the quota's rate was used up",
     WaitReason.QUOTA_CLOSED: "the provider had asked to wait",
-    WaitReason.BEHIND: "older actions waited for the same",
+    WaitReason.BEHIND: "others that go first waited for the same",
     WaitReason.RESERVED: "the units were kept for an older action",
     WaitReason.FOR_MORE: "it ends sooner with more units than were free",
     WaitReason.TASK_LIMIT: "its task held as many units as it may",

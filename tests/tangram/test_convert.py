@@ -200,6 +200,7 @@ def test_the_summary_is_one_line_without_secrets(spec: types_pb2.ActionSpec, sum
         ({"profile": types_pb2.Profile(duration_s=math.nan)}, "profile.duration_s"),
         ({"profile": types_pb2.Profile(elasticity={2: 1.5})}, "profile.elasticity[2]"),
         ({"profile": types_pb2.Profile(elasticity={2: 0.0})}, "profile.elasticity[2]"),
+        ({"profile": types_pb2.Profile(elasticity={2: 1e-323})}, "profile.elasticity[2]"),
         ({"profile": types_pb2.Profile(elasticity={0: 0.5})}, "profile.elasticity"),
         ({"profile": types_pb2.Profile(elasticity={1: 0.5})}, "profile.elasticity[1]"),
         ({"profile": types_pb2.Profile(duration_s=-1e-9)}, "profile.duration_s"),
