@@ -115,18 +115,17 @@ class Elastic:
             return Plan((), review_s if waiting else math.inf)
         base, wanted = self._base_price(situation, total), 0
         starts: list[tuple[Entry, int]] = []
-        started: list[tuple[float, int]] = []
-        for index, entry in enumerate(waiting):
-            assert entry.choices is not None
-            price = base + self.behind * (len(waiting) - 1 - index) / total
-            wanted = cheapest(entry.choices, price, wanted)
-            if entry.choices.units[wanted] > free:
-                at_s, wanted = self._when(entry.choices, wanted, free, price, situation, started)
-                if at_s > situation.now or entry.choices.units[wanted] > free:
+        for behind, entry in zip(range(len(waiting) - 1, -1, -1), waiting, strict=True):
+            choices = entry.choices
+            assert choices is not None
+            price = base + self.behind * behind / total
+            wanted = cheapest(choices, price, wanted)
+            if choices.units[wanted] > free:
+                at_s, wanted = self._when(choices, wanted, free, price, situation, starts)
+                if at_s > situation.now or choices.units[wanted] > free:
                     return Plan(starts, min(at_s, review_s))
-            units = entry.choices.units[wanted]
+            units = choices.units[wanted]
             starts.append((entry, units))
-            started.append((situation.now + entry.choices.durations_s[wanted], units))
             free -= units
         return Plan(starts)
 
@@ -179,7 +178,7 @@ class Elastic:
         free: int,
         price: float,
         situation: Situation,
-        started: list[tuple[float, int]],
+        starts: Sequence[tuple[Entry, int]],
     ) -> tuple[float, int]:
         """When the action should start, and with which choice, if what it wants is not free: the
         moment, among now and the predicted ends of others, for which its end is the earliest, its
@@ -192,9 +191,10 @@ class Elastic:
             if not self.waits:
                 return when
         least_s = durations_s[wanted] * (1 + price * units[wanted])
-        for end_s, freed in heapq.merge(
-            situation.running.ends(now, choosing=True), sorted(started)
-        ):
+        started = sorted(
+            (now + entry.choices.duration_s(units), units) for entry, units in starts if entry.choices
+        )
+        for end_s, freed in heapq.merge(situation.running.ends(now, choosing=True), started):
             if end_s + least_s >= best_s or free >= units[wanted]:
                 break
             free += freed
@@ -214,12 +214,13 @@ def cheapest(choices: Choices, price: float, near: int = 0) -> int:
     if not choices.steady:
         costs = [run_s * (1 + price * m) for m, run_s in zip(units, durations_s, strict=True)]
         return costs.index(min(costs))
-    index, last = min(near, len(units) - 1), len(units) - 1
+    last = len(units) - 1
+    index = min(near, last)
     least = durations_s[index] * (1 + price * units[index])
-    for step in (1, -1):
-        while 0 <= (other := index + step) <= last:
-            cost = durations_s[other] * (1 + price * units[other])
+    for step, end in ((1, last), (-1, 0)):
+        while index != end:
+            cost = durations_s[index + step] * (1 + price * units[index + step])
             if cost >= least:
                 break
-            index, least = other, cost
+            index, least = index + step, cost
     return index

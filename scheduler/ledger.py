@@ -6,7 +6,7 @@ step. Who may have what is decided before anybody comes here.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 
 from .limits import TaskLimits
 from .load import Load
@@ -34,27 +34,30 @@ class Ledger:
 
     def enter(self, entry: Entry, now: float) -> None:
         """It joins a queue. It may be told again."""
-        if self._predicts and (key := entry.key_resource()) is not None:
+        if self._predicts and (key := entry.key_resource) is not None:
             if (load := self.loads.get(key)) is None:
                 load = self.loads[key] = Load(now)
             load.enter(entry, entry.needs[key], now)
 
     def leave(self, entry: Entry, now: float) -> None:
         """It waits no more without having got anything, or holds nothing any more."""
-        key = entry.key_resource()
+        key = entry.key_resource
         if key is not None and (load := self.loads.get(key)) is not None:
             load.leave(entry, now)
 
     def take(self, entry: Entry, amounts: Mapping[ResourceId, int], now: float) -> None:
-        """All under the entry's token, which is new. What runs from now on can be predicted."""
-        service = entry.action.service
-        self._pool.take(entry.token, amounts, now, service)
+        """All under the entry's token, which is new. `started` has to follow."""
+        self._pool.take(entry.token, amounts, now, entry.action.service)
         self._note(entry, amounts)
-        if self._predicts and (key := entry.key_resource()) is not None:
-            if (running := self.running.get(key)) is None:
-                running = self.running[key] = Running(key)
-            running.start(entry, now + self._prepare_s(entry) if service else now)
-        self._ranking.took(entry, now)
+
+    def started(self, entries: Iterable[Entry], now: float) -> None:
+        """What these have taken they have from now on: their ends can be predicted."""
+        for entry in entries:
+            if self._predicts and (key := entry.key_resource) is not None:
+                if (running := self.running.get(key)) is None:
+                    running = self.running[key] = Running(key)
+                running.start(entry, now + self._prepare_s(entry) if entry.action.service else now)
+            self._ranking.took(entry, now)
 
     def adopt(self, entry: Entry, resource: ResourceId, amount: int, now: float) -> bool:
         """A node says that it holds this since some time ago. False if there is not so much."""
@@ -72,7 +75,7 @@ class Ledger:
 
     def change(self, entry: Entry, amounts: Mapping[ResourceId, int], now: float) -> None:
         """Other amounts of what it holds, which fit."""
-        key = entry.key_resource()
+        key = entry.key_resource
         running = self.running.get(key) if key is not None else None
         if running is not None:
             running.advance(entry, now)
@@ -98,7 +101,7 @@ class Ledger:
         self._ranking.changed(entry, now)
 
     def _predict_no_more(self, entry: Entry, resources: Container[ResourceId]) -> None:
-        key = entry.key_resource()
+        key = entry.key_resource
         if key is not None and key in resources and (running := self.running.get(key)) is not None:
             running.drop(entry)
 
@@ -114,7 +117,8 @@ class Ledger:
         return sum(v.preparing_s(entry.token) for v in views if isinstance(v, Preparing))
 
     def _note(self, entry: Entry, amounts: Mapping[ResourceId, int]) -> None:
-        for resource in {**entry.amounts, **amounts}:
-            change = amounts.get(resource, 0) - entry.amounts.get(resource, 0)
-            self._limits.hold(entry.action.task, resource.kind, change)
+        if self._limits.any:
+            for resource in {**entry.amounts, **amounts}:
+                change = amounts.get(resource, 0) - entry.amounts.get(resource, 0)
+                self._limits.hold(entry.action.task, resource.kind, change)
         entry.amounts = amounts

@@ -11,7 +11,7 @@ from being overtaken for ever, is `waiting`'s.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from heapq import merge
 from operator import attrgetter
 from typing import TypeAlias
@@ -48,6 +48,8 @@ class Matching:
         self._waiting = waiting
         self._ledger = ledger
         self._policy = policy
+        self._granted: list[Entry] = []
+        """In this pass, and not yet told to those that no grant of the pass depends on."""
 
     def run(self, now: float) -> list[Decision]:
         """One pass over each queue that was touched since, or whose time has come."""
@@ -81,6 +83,7 @@ class Matching:
             fitting = 0 if why is not None or blocked else len(queue.elastic.items)
         if fitting or (not blocked and self._may_move(queue)):
             again_s = self._arrange(queue, fitting, now, decisions)
+        self._tell_of_granted(now)
         self._waiting.tell(queue, queue.rigid, why or WaitReason.BEHIND, now)
         self._waiting.tell(queue, queue.elastic, self._why_choosing(queue, now), now)
         self._set_alarm(queue, again_s, now)
@@ -157,13 +160,15 @@ class Matching:
                     budget = budget.less(needs)
         del queue.rigid.items[:served]
         for entry, short in moved:
-            self._waiting.leave_line(entry, queue, queue.elastic)
+            self._waiting.leave(entry, queue, queue.elastic)
             self._send_on(entry, queue, short, now, decisions)
+        queue.elastic.remove_all([entry for entry, _ in moved])
         return why, fitting
 
     def _arrange(self, queue: Queue, fitting: int, now: float, decisions: list[Decision]) -> float:
         """Let the policy share what is free among those that choose. When to ask it again."""
         assert self._policy.arranger is not None
+        self._tell_of_granted(now)
         resource = queue.resource
         due = None if self._policy.arranger.merged else queue.due()
         running = self._ledger.running.get(resource) or Running(resource)
@@ -173,31 +178,46 @@ class Matching:
         plan = self._policy.arranger.arrange(
             Situation(now, resource, view, spare, waiting, fitting, due, running, load)
         )
-        for entry, units in plan.starts:
-            if entry.queued_at == resource:  # else one before it took what its task may hold
-                self._start(entry, queue, units, now, decisions)
+        self._start(queue, plan.starts, now, decisions)
         self.resizes.extend((entry, {resource: units}) for entry, units in plan.resizes)
         return plan.again_s
 
     def _start(
-        self, entry: Entry, queue: Queue, units: int, now: float, decisions: list[Decision]
+        self,
+        queue: Queue,
+        starts: Sequence[tuple[Entry, int]],
+        now: float,
+        decisions: list[Decision],
     ) -> None:
-        """With so many units, or as many of them as its task may still hold."""
-        resource, task = queue.resource, entry.action.task
-        short = self._short_elsewhere(entry, resource, now)
-        self._waiting.leave_line(entry, queue, queue.elastic)
-        if short is not None:
-            self._waiting.send_on(entry, short[0], now, decisions)
-            # What it leaves may serve somebody else.
-            self._waiting.touch(resource)
-            return
-        allowed = self._waiting.limits.spare(task, resource.kind)
-        if units > allowed:
-            assert entry.choices is not None
-            units = entry.choices.units[entry.choices.at_most(allowed) or 0]
-            self._waiting.touch(resource)
-        self._grant(entry, queue, {**entry.needs, resource: units}, now, decisions)
-        self._waiting.hold_back_excess(task, resource.kind, now)
+        """With so many units each, or as many of them as its task may still hold."""
+        resource, waiting, limits = queue.resource, self._waiting, self._waiting.limits
+        gone: list[Entry] = []
+        for entry, units in starts:
+            if entry.queued_at != resource:
+                continue  # one before it took what its task may hold
+            short = self._short_elsewhere(entry, resource, now)
+            waiting.leave(entry, queue, queue.elastic)
+            gone.append(entry)
+            if short is not None:
+                waiting.send_on(entry, short[0], now, decisions)
+                # What it leaves may serve somebody else.
+                waiting.touch(resource)
+                continue
+            if limits.any:
+                units = self._allowed(entry, resource, units)
+            self._grant(entry, queue, {**entry.needs, resource: units}, now, decisions)
+            if limits.any:
+                waiting.hold_back_excess(entry.action.task, resource.kind, now)
+        queue.elastic.remove_all(gone)
+
+    def _allowed(self, entry: Entry, resource: ResourceId, units: int) -> int:
+        """As many of these units as its task may still hold."""
+        allowed = self._waiting.limits.spare(entry.action.task, resource.kind)
+        if units <= allowed:
+            return units
+        assert entry.choices is not None
+        self._waiting.touch(resource)
+        return entry.choices.units[entry.choices.at_most(allowed) or 0]
 
     def _send_on(
         self,
@@ -280,13 +300,20 @@ class Matching:
         decisions: list[Decision],
     ) -> None:
         """It stood in this queue last, and in none any more."""
-        entry.token = self._pool.next_token()
+        token = entry.token = self._pool.next_token()
         entry.state = State.PREPARING
-        self._waits.stop(entry, now)
         self._waiting.limits.unclaim(entry)
         self._ledger.take(entry, amounts, now)
-        decisions.append(Grant(entry.id, entry.node, entry.token, amounts))
+        decisions.append(Grant(entry.id, entry.node, token, amounts))
         self._waiting.granted(entry, queue.resource, decisions)
+        self._granted.append(entry)
+
+    def _tell_of_granted(self, now: float) -> None:
+        """To the histories of waits, the predictions and the order: all at once, since no grant of
+        the same pass depends on them."""
+        granted, self._granted = self._granted, []
+        self._waits.stop(granted, now)
+        self._ledger.started(granted, now)
 
     # After a pass
 

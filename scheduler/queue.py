@@ -39,6 +39,14 @@ class Line:
         first = self.items and self.items[0] is entry  # as when a pass takes one after the other
         del self.items[0 if first else self.ahead_of(entry)]
 
+    def remove_all(self, entries: list[Entry]) -> None:
+        """The same for several. The first of the line, in its order, cost no more than one."""
+        if self.items[: len(entries)] == entries:
+            del self.items[: len(entries)]
+            return
+        for entry in entries:
+            self.remove(entry)
+
     def ahead_of(self, entry: Entry) -> int:
         """How many wait before this one's place."""
         return bisect_left(self.items, self._order(entry), key=self._order)

@@ -144,14 +144,9 @@ class Waiting:
             self._reserve(entry, decisions)
 
     def leave(self, entry: Entry, queue: Queue, line: Line) -> None:
-        """Its line let go of it in a pass."""
+        """It goes in a pass, at the end of which its line lets go of all that did."""
         queue.leave(entry)
         self.forget_head(entry, line)
-
-    def leave_line(self, entry: Entry, queue: Queue, line: Line) -> None:
-        """Out of the middle of a line, in a pass."""
-        line.remove(entry)
-        self.leave(entry, queue, line)
 
     def forget_head(self, entry: Entry, line: Line) -> None:
         if line.head is entry:
@@ -209,10 +204,12 @@ class Waiting:
 
     def granted(self, entry: Entry, here: ResourceId, decisions: list[Decision]) -> None:
         """It left its queue here and got its units."""
-        self.end_reservation(entry)
-        for resource in entry.needs:
-            if resource != here and (queue := self.queues.get(resource)) is not None:
-                queue.ages.departed += 1
+        if entry.reserved:
+            self.end_reservation(entry)
+        if len(entry.needs) > 1:
+            for resource in entry.needs:
+                if resource != here and (queue := self.queues.get(resource)) is not None:
+                    queue.ages.departed += 1
         for head in self.reservations.overtaken_by(entry):
             head.overtaken += 1
             if head.overtaken > OVERTAKE_MAX:
