@@ -115,17 +115,19 @@ class Elastic:
             return Plan((), review_s if waiting else math.inf)
         base, wanted = self._base_price(situation, total), 0
         starts: list[tuple[Entry, int]] = []
+        ends: list[tuple[float, int]] = []
         for behind, entry in zip(range(len(waiting) - 1, -1, -1), waiting, strict=True):
             choices = entry.choices
             assert choices is not None
             price = base + self.behind * behind / total
             wanted = cheapest(choices, price, wanted)
             if choices.units[wanted] > free:
-                at_s, wanted = self._when(choices, wanted, free, price, situation, starts)
+                at_s, wanted = self._when(choices, wanted, free, price, situation, ends)
                 if at_s > situation.now or choices.units[wanted] > free:
                     return Plan(starts, min(at_s, review_s))
             units = choices.units[wanted]
             starts.append((entry, units))
+            ends.append((situation.now + choices.durations_s[wanted], units))
             free -= units
         return Plan(starts)
 
@@ -178,7 +180,7 @@ class Elastic:
         free: int,
         price: float,
         situation: Situation,
-        starts: Sequence[tuple[Entry, int]],
+        started: list[tuple[float, int]],
     ) -> tuple[float, int]:
         """When the action should start, and with which choice, if what it wants is not free: the
         moment, among now and the predicted ends of others, for which its end is the earliest, its
@@ -191,10 +193,9 @@ class Elastic:
             if not self.waits:
                 return when
         least_s = durations_s[wanted] * (1 + price * units[wanted])
-        started = sorted(
-            (now + entry.choices.duration_s(units), units) for entry, units in starts if entry.choices
-        )
-        for end_s, freed in heapq.merge(situation.running.ends(now, choosing=True), started):
+        for end_s, freed in heapq.merge(
+            situation.running.ends(now, choosing=True), sorted(started)
+        ):
             if end_s + least_s >= best_s or free >= units[wanted]:
                 break
             free += freed

@@ -106,7 +106,7 @@ def _check_queues(pool: Pool, waiting: Waiting, life: Lifecycle) -> None:
         assert not any(entry.chooses(resource) for entry in queue.rigid.items)
         assert _same(queue.ages.members(), list(queue))
     reserved = [e for e in life.actions.values() if e.reserved and e.queued_at is not None]
-    assert _same(waiting.reservations.entries(), reserved)
+    assert _same(waiting.reservations.entries.values(), reserved)
     assert all(entry.key[0] == FIRST for entry in reserved)
 
 

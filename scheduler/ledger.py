@@ -6,7 +6,9 @@ step. Who may have what is decided before anybody comes here.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Mapping
+from collections.abc import Collection, Container, Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
 
 from .limits import TaskLimits
 from .load import Load
@@ -46,17 +48,20 @@ class Ledger:
             load.leave(entry, now)
 
     def take(self, entry: Entry, amounts: Mapping[ResourceId, int], now: float) -> None:
-        """All under the entry's token, which is new. `started` has to follow."""
-        self._pool.take(entry.token, amounts, now, entry.action.service)
+        """All under the entry's token, which is new. `took` has to follow."""
+        service = entry.action.service
+        self._pool.take(entry.token, amounts, now, service)
         self._note(entry, amounts)
+        entry.since_s = now + self._prepare_s(entry) if service else now
 
-    def started(self, entries: Iterable[Entry], now: float) -> None:
-        """What these have taken they have from now on: their ends can be predicted."""
+    def took(self, entries: Sequence[Entry], now: float) -> None:
+        """What these have been granted at `now`: their ends can be predicted, their order's
+        account be charged."""
+        if self._predicts:
+            for key, group in groupby(entries, attrgetter("key_resource")):
+                if key is not None:
+                    self.running.setdefault(key, Running(key)).start(group)
         for entry in entries:
-            if self._predicts and (key := entry.key_resource) is not None:
-                if (running := self.running.get(key)) is None:
-                    running = self.running[key] = Running(key)
-                running.start(entry, now + self._prepare_s(entry) if entry.action.service else now)
             self._ranking.took(entry, now)
 
     def adopt(self, entry: Entry, resource: ResourceId, amount: int, now: float) -> bool:

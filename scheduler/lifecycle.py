@@ -281,7 +281,7 @@ class Lifecycle:
     def _unwanted(self, entry: Entry, key: ResourceId, now: float) -> int:
         """Free units that the action might have and for which nobody waits."""
         waiting = self._waiting
-        if waiting.reservations or any(True for _ in waiting.queues.get(key, ())):
+        if waiting.reservations.entries or any(True for _ in waiting.queues.get(key, ())):
             return 0
         spare = waiting.limits.spare(entry.action.task, key.kind)
         return max(0, min(self._pool.free(key, now), spare))

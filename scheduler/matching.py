@@ -108,20 +108,21 @@ class Matching:
         waits; None if none is left."""
         line = queue.rigid
         kept: list[Entry] = []
+        gone: list[Entry] = []
         why: WaitReason | None = None
-        seen = 0
         for entry in line.items:
-            short = self._short(entry, queue, now)
+            short = self._short(entry, queue.resource, now)
             if short is not None and short[0] == queue.resource:
                 why = why or short[1]
                 if not self._policy.overtakes or not self._pool.free(queue.resource, now):
                     break
                 kept.append(entry)
             else:
-                self._waiting.leave(entry, queue, line)
+                gone.append(entry)
+                self._waiting.leave(entry, line)
                 self._send_on(entry, queue, short, now, decisions)
-            seen += 1
-        line.items[:seen] = kept
+        line.items[: len(gone) + len(kept)] = kept
+        queue.ages.remove(*gone)
         return why
 
     def _serve_prefix(
@@ -129,12 +130,14 @@ class Matching:
     ) -> tuple[WaitReason | None, int]:
         """Alike, in one order with those that choose, which count with their least amounts. Why
         the first left of the settled waits, and how many of those that choose fit."""
-        resource, moved = queue.resource, []
+        resource = queue.resource
+        served: list[Entry] = []
+        moved: list[tuple[Entry, Short]] = []
         budget = self._spare(queue, 0, None, now)
         why: WaitReason | None = None
-        served = fitting = 0
+        fitting = 0
         for entry in merge(queue.rigid.items, queue.elastic.items, key=attrgetter("key")):
-            short = self._short(entry, queue, now)
+            short = self._short(entry, resource, now)
             # What is kept for a reserved one is not in the budget.
             needs = [] if entry.reserved else [entry.needs[resource]]
             # Only what is kept for those before it counts for who is FIRST: `short` says it all.
@@ -145,8 +148,8 @@ class Matching:
                 why = short[1] if short else self._pool.views[resource].why_short(need, now)
                 break
             if not entry.chooses(resource):
-                served += 1
-                self._waiting.leave(entry, queue, queue.rigid)
+                served.append(entry)
+                self._waiting.leave(entry, queue.rigid)
                 self._send_on(entry, queue, short, now, decisions)
                 if goes_first:
                     budget = self._spare(queue, 0, None, now)
@@ -158,11 +161,11 @@ class Matching:
                 fitting += 1
                 if budget.longest_prefix(needs) == len(needs):
                     budget = budget.less(needs)
-        del queue.rigid.items[:served]
+        queue.let_go(queue.rigid, served)
         for entry, short in moved:
-            self._waiting.leave(entry, queue, queue.elastic)
+            self._waiting.leave(entry, queue.elastic)
             self._send_on(entry, queue, short, now, decisions)
-        queue.elastic.remove_all([entry for entry, _ in moved])
+        queue.let_go(queue.elastic, [entry for entry, _ in moved])
         return why, fitting
 
     def _arrange(self, queue: Queue, fitting: int, now: float, decisions: list[Decision]) -> float:
@@ -195,8 +198,9 @@ class Matching:
         for entry, units in starts:
             if entry.queued_at != resource:
                 continue  # one before it took what its task may hold
-            short = self._short_elsewhere(entry, resource, now)
-            waiting.leave(entry, queue, queue.elastic)
+            alone = len(entry.needs) == 1
+            short = None if alone else self._short_elsewhere(entry, resource, now)
+            waiting.leave(entry, queue.elastic)
             gone.append(entry)
             if short is not None:
                 waiting.send_on(entry, short[0], now, decisions)
@@ -205,10 +209,11 @@ class Matching:
                 continue
             if limits.any:
                 units = self._allowed(entry, resource, units)
-            self._grant(entry, queue, {**entry.needs, resource: units}, now, decisions)
+            amounts = {resource: units} if alone else {**entry.needs, resource: units}
+            self._grant(entry, queue, amounts, now, decisions)
             if limits.any:
                 waiting.hold_back_excess(entry.action.task, resource.kind, now)
-        queue.elastic.remove_all(gone)
+        queue.let_go(queue.elastic, gone)
 
     def _allowed(self, entry: Entry, resource: ResourceId, units: int) -> int:
         """As many of these units as its task may still hold."""
@@ -230,7 +235,7 @@ class Matching:
         """An action that nothing in this queue keeps: granted, or to where it has to wait."""
         if short is not None:
             self._waiting.send_on(entry, short[0], now, decisions)
-        elif (door := self._waiting.door(entry)) != queue.resource and entry.chooses(door):
+        elif entry.choices is not None and (door := self._waiting.door(entry)) != queue.resource:
             self._waiting.park(entry, door, now)
         else:
             self._grant(entry, queue, entry.needs, now, decisions)
@@ -243,24 +248,21 @@ class Matching:
         resource = queue.resource
         operator = self._pool.views[resource].operator(now)
         reservations = self._waiting.reservations
-        if not reservations:
+        if not reservations.entries:
             return operator
         if due is not None:
             return operator.beside(reservations.kept_from(due, resource))
         own = {entry.id for entry in queue.elastic.items[:fitting] if entry.reserved}
-        others = [entry for entry in reservations.entries() if entry.id not in own]
+        others = [entry for entry in reservations.entries.values() if entry.id not in own]
         return operator.beside(e.needs[resource] for e in others if resource in e.needs)
 
-    def _short(self, entry: Entry, queue: Queue, now: float) -> Short | None:
+    def _short(self, entry: Entry, here: ResourceId, now: float) -> Short | None:
         """The first resource that keeps the action waiting and why; None if it can be granted."""
-        reason = self._why_short(entry, queue.resource, now)
-        if reason is not None:
-            return queue.resource, reason
-        return self._short_elsewhere(entry, queue.resource, now)
+        if (reason := self._why_short(entry, here, now)) is not None:
+            return here, reason
+        return self._short_elsewhere(entry, here, now) if len(entry.needs) > 1 else None
 
     def _short_elsewhere(self, entry: Entry, here: ResourceId, now: float) -> Short | None:
-        if len(entry.needs) == 1:
-            return None
         for resource in entry.needs:
             if resource == here:
                 continue
@@ -277,7 +279,7 @@ class Matching:
         if need > free:
             return view.why_short(need, now)
         reservations = self._waiting.reservations
-        kept = reservations.kept_from(entry, resource) if reservations else ()
+        kept = reservations.kept_from(entry, resource) if reservations.entries else ()
         if kept and need > view.operator(now).beside(kept).most:
             return WaitReason.RESERVED
         return None
@@ -313,7 +315,7 @@ class Matching:
         the same pass depends on them."""
         granted, self._granted = self._granted, []
         self._waits.stop(granted, now)
-        self._ledger.started(granted, now)
+        self._ledger.took(granted, now)
 
     # After a pass
 

@@ -40,7 +40,7 @@ class Line:
         del self.items[0 if first else self.ahead_of(entry)]
 
     def remove_all(self, entries: list[Entry]) -> None:
-        """The same for several. The first of the line, in its order, cost no more than one."""
+        """Those that are the first, in their order, cost no more than one."""
         if self.items[: len(entries)] == entries:
             del self.items[: len(entries)]
             return
@@ -70,10 +70,13 @@ class Ages(Generic[W]):
         """Silent if it waits here already."""
         self._waiting.setdefault(member.key[1], (member, self.departed + len(self._waiting)))
 
-    def remove(self, member: W) -> None:
-        """Silent if it does not wait here."""
-        if self._waiting.pop(member.key[1], None) is not None:
-            self.departed += 1
+    def remove(self, *members: W) -> None:
+        """Silent about those that do not wait here."""
+        waiting = self._waiting
+        self.departed += len(waiting)
+        for member in members:
+            waiting.pop(member.key[1], None)
+        self.departed -= len(waiting)
 
     def members(self) -> list[W]:
         """The one that waits longest first."""
@@ -116,12 +119,13 @@ class Queue:
 
     def remove(self, entry: Entry) -> None:
         self.line_of(entry).remove(entry)
-        self.leave(entry)
-
-    def leave(self, entry: Entry) -> None:
-        """Its line let go of it."""
         self.ages.remove(entry)
         entry.queued_at = None
+
+    def let_go(self, line: Line, entries: list[Entry]) -> None:
+        """These left in a pass."""
+        line.remove_all(entries)
+        self.ages.remove(*entries)
 
     def promote(self, now: float) -> None:
         """Those that waited longer than their patience come before all of their tier that did not,

@@ -143,9 +143,9 @@ class Waiting:
         if entry.sent_on > OVERTAKE_MAX and not entry.reserved:
             self._reserve(entry, decisions)
 
-    def leave(self, entry: Entry, queue: Queue, line: Line) -> None:
-        """It goes in a pass, at the end of which its line lets go of all that did."""
-        queue.leave(entry)
+    def leave(self, entry: Entry, line: Line) -> None:
+        """It goes in a pass, which takes all that did out of its line and queue in the end."""
+        entry.queued_at = None
         self.forget_head(entry, line)
 
     def forget_head(self, entry: Entry, line: Line) -> None:
@@ -210,10 +210,11 @@ class Waiting:
             for resource in entry.needs:
                 if resource != here and (queue := self.queues.get(resource)) is not None:
                     queue.ages.departed += 1
-        for head in self.reservations.overtaken_by(entry):
-            head.overtaken += 1
-            if head.overtaken > OVERTAKE_MAX:
-                self._reserve(head, decisions)
+        if self.reservations.exposed:
+            for head in self.reservations.overtaken_by(entry):
+                head.overtaken += 1
+                if head.overtaken > OVERTAKE_MAX:
+                    self._reserve(head, decisions)
 
     def promote_oldest(self, queue: Queue, decisions: list[Decision]) -> None:
         """Before a pass: whoever waits longest may have waited long enough."""
