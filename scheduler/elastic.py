@@ -113,7 +113,7 @@ class Elastic:
         review_s = situation.now + REVIEW_S if free < situation.free else math.inf
         if free <= 0 or not waiting:
             return Plan((), review_s if waiting else math.inf)
-        base, wanted = self._base_price(situation, total), 0
+        now, base, wanted = situation.now, self._base_price(situation, total), 0
         starts: list[tuple[Entry, int]] = []
         ends: list[tuple[float, int]] = []
         for behind, entry in zip(range(len(waiting) - 1, -1, -1), waiting, strict=True):
@@ -123,11 +123,11 @@ class Elastic:
             wanted = cheapest(choices, price, wanted)
             if choices.units[wanted] > free:
                 at_s, wanted = self._when(choices, wanted, free, price, situation, ends)
-                if at_s > situation.now or choices.units[wanted] > free:
+                if at_s > now or choices.units[wanted] > free:
                     return Plan(starts, min(at_s, review_s))
             units = choices.units[wanted]
             starts.append((entry, units))
-            ends.append((situation.now + choices.durations_s[wanted], units))
+            ends.append((now + choices.durations_s[wanted], units))
             free -= units
         return Plan(starts)
 
@@ -218,10 +218,14 @@ def cheapest(choices: Choices, price: float, near: int = 0) -> int:
     last = len(units) - 1
     index = min(near, last)
     least = durations_s[index] * (1 + price * units[index])
-    for step, end in ((1, last), (-1, 0)):
-        while index != end:
-            cost = durations_s[index + step] * (1 + price * units[index + step])
-            if cost >= least:
-                break
-            index, least = index + step, cost
+    while index < last:
+        cost = durations_s[index + 1] * (1 + price * units[index + 1])
+        if cost >= least:
+            break
+        index, least = index + 1, cost
+    while index:
+        cost = durations_s[index - 1] * (1 + price * units[index - 1])
+        if cost >= least:
+            break
+        index, least = index - 1, cost
     return index

@@ -135,8 +135,6 @@ class TaskLimits:
 
     def unclaim(self, entry: Entry) -> None:
         """A queued one leaves its queue: granted, ended, or to be held back."""
-        if not self.any:
-            return
         for resource, allowance in self._allowances(entry).items():
             allowance.queued.remove(entry)
             allowance.claimed -= allowance.need(entry)

@@ -142,8 +142,9 @@ class Matching:
             needs = [] if entry.reserved else [entry.needs[resource]]
             # Only what is kept for those before it counts for who is FIRST: `short` says it all.
             goes_first = entry.key[0] == FIRST and not fitting
-            fits = goes_first or budget.longest_prefix(needs) == len(needs)
-            if (short is not None and short[0] == resource) or (short is None and not fits):
+            fits = budget.longest_prefix(needs) == len(needs)
+            stays = not (fits or goes_first) if short is None else short[0] == resource
+            if stays:
                 need = entry.needs[resource]
                 why = short[1] if short else self._pool.views[resource].why_short(need, now)
                 break
@@ -159,7 +160,7 @@ class Matching:
                 moved.append((entry, short))
             else:
                 fitting += 1
-                if budget.longest_prefix(needs) == len(needs):
+                if fits:
                     budget = budget.less(needs)
         queue.let_go(queue.rigid, served)
         for entry, short in moved:
@@ -193,7 +194,7 @@ class Matching:
         decisions: list[Decision],
     ) -> None:
         """With so many units each, or as many of them as its task may still hold."""
-        resource, waiting, limits = queue.resource, self._waiting, self._waiting.limits
+        resource, waiting, limited = queue.resource, self._waiting, self._waiting.limits.any
         gone: list[Entry] = []
         for entry, units in starts:
             if entry.queued_at != resource:
@@ -207,11 +208,11 @@ class Matching:
                 # What it leaves may serve somebody else.
                 waiting.touch(resource)
                 continue
-            if limits.any:
+            if limited:
                 units = self._allowed(entry, resource, units)
             amounts = {resource: units} if alone else {**entry.needs, resource: units}
             self._grant(entry, queue, amounts, now, decisions)
-            if limits.any:
+            if limited:
                 waiting.hold_back_excess(entry.action.task, resource.kind, now)
         queue.let_go(queue.elastic, gone)
 
@@ -303,8 +304,8 @@ class Matching:
     ) -> None:
         """It stood in this queue last, and in none any more."""
         token = entry.token = self._pool.next_token()
-        entry.state = State.PREPARING
-        self._waiting.limits.unclaim(entry)
+        if self._waiting.limits.any:
+            self._waiting.limits.unclaim(entry)
         self._ledger.take(entry, amounts, now)
         decisions.append(Grant(entry.id, entry.node, token, amounts))
         self._waiting.granted(entry, queue.resource, decisions)
@@ -314,6 +315,9 @@ class Matching:
         """To the histories of waits, the predictions and the order: all at once, since no grant of
         the same pass depends on them."""
         granted, self._granted = self._granted, []
+        preparing = State.PREPARING
+        for entry in granted:
+            entry.state = preparing
         self._waits.stop(granted, now)
         self._ledger.took(granted, now)
 

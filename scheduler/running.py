@@ -111,12 +111,12 @@ class Running:
         run_s = entry.run_s(entry.amounts[self._resource])
         if run_s is None:
             return
-        entry.end_s = entry.since_s + entry.left * run_s
+        end_s = entry.end_s = entry.since_s + entry.left * run_s
         if entry.choices is not None:
             self.choosing += 1
             if entry.action.malleable and not entry.stiff:
                 self.malleable[entry.token] = entry
-        insort(self._ends, (entry.end_s, entry.token, entry))
+        insort(self._ends, (end_s, entry.token, entry))
 
 
 def _ahead(start_s: float, end_s: float, now: float) -> float:

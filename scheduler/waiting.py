@@ -110,7 +110,7 @@ class Waiting:
         queue.remove(entry)
         if line.head is entry:
             self._touched[queue.resource] = None
-        self.forget_head(entry, line)
+            self._forget_head(entry, line)
         self.end_reservation(entry)
 
     def door(self, entry: Entry) -> ResourceId:
@@ -146,12 +146,12 @@ class Waiting:
     def leave(self, entry: Entry, line: Line) -> None:
         """It goes in a pass, which takes all that did out of its line and queue in the end."""
         entry.queued_at = None
-        self.forget_head(entry, line)
-
-    def forget_head(self, entry: Entry, line: Line) -> None:
         if line.head is entry:
-            self.reservations.hide(entry)
-            line.head = None
+            self._forget_head(entry, line)
+
+    def _forget_head(self, entry: Entry, line: Line) -> None:
+        self.reservations.hide(entry)
+        line.head = None
 
     def drop_queues(self, resources: Container[ResourceId]) -> None:
         """Of resources that are not among these any more. Nobody waits there."""
