@@ -121,11 +121,12 @@ class Elastic:
             assert choices is not None
             price = base + self.behind * behind / total
             wanted = cheapest(choices, price, wanted)
-            if choices.units[wanted] > free:
-                at_s, wanted = self._when(choices, wanted, free, price, situation, ends)
-                if at_s > now or choices.units[wanted] > free:
-                    return Plan(starts, min(at_s, review_s))
             units = choices.units[wanted]
+            if units > free:
+                at_s, wanted = self._when(choices, wanted, free, price, situation, ends)
+                units = choices.units[wanted]
+                if at_s > now or units > free:
+                    return Plan(starts, min(at_s, review_s))
             starts.append((entry, units))
             ends.append((now + choices.durations_s[wanted], units))
             free -= units

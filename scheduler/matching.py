@@ -4,7 +4,8 @@ A pass goes through a queue in order: an action that fits on all its resources i
 is short of this queue's resource stays and blocks those behind it; one that fits here but is short
 of another resource moves to that queue, and blocks nobody here. What is free after that, the
 policy's arranger shares among the actions whose amount it chooses. So a pass looks only at what it
-grants or moves, at one blocked head, and at the choosers. Who stands where, and what keeps anybody
+grants or moves, at one blocked head, and at the choosers. What the next grant depends on (units,
+limits, reservations) is booked with each one; all else, when the pass is over. Who stands where, and what keeps anybody
 from being overtaken for ever, is `waiting`'s.
 """
 

@@ -158,7 +158,9 @@ class Entry:
         self.node, demand = node, self.action.demand
         self.key_resource = None
         if demand.key is not None:
-            self.key_resource = ResourceId(demand.key, node if demand.key in demand.per_node else CLUSTER)
+            self.key_resource = ResourceId(
+                demand.key, node if demand.key in demand.per_node else CLUSTER
+            )
 
     @property
     def boxed(self) -> bool:
