@@ -4,9 +4,11 @@ A pass goes through a queue in order: an action that fits on all its resources i
 is short of this queue's resource stays and blocks those behind it; one that fits here but is short
 of another resource moves to that queue, and blocks nobody here. What is free after that, the
 policy's arranger shares among the actions whose amount it chooses. So a pass looks only at what it
-grants or moves, at one blocked head, and at the choosers. What the next grant depends on (units,
-limits, reservations) is booked with each one; all else, when the pass is over. Who stands where, and what keeps anybody
-from being overtaken for ever, is `waiting`'s.
+grants or moves, at one blocked head, and at the choosers.
+
+What the next grant depends on (units, limits, reservations) is booked with each one; all else, when
+the pass is over. What keeps an action from its units is for `shortages` to say; who stands where, and
+what keeps anybody from being overtaken for ever, is `waiting`'s.
 """
 
 from __future__ import annotations
@@ -15,25 +17,21 @@ import math
 from collections.abc import Mapping, Sequence
 from heapq import merge
 from operator import attrgetter
-from typing import TypeAlias
 
 from .decisions import Decision, Grant
 from .ledger import Ledger
 from .model import ResourceId, State, WaitReason
-from .operators import Operator
 from .policy import Policy
 from .pool import Pool
 from .queue import Queue
 from .records import FIRST, Entry, Waits
 from .running import Running
+from .shortages import Short, Shortages
 from .situation import Situation
 from .waiting import Waiting
 
 WAKE_MIN_S = 0.001
 """A view that names a change at or before now is asked again after this, never in a busy loop."""
-
-Short: TypeAlias = tuple[ResourceId, WaitReason]
-"""The first resource that keeps an action waiting, and why."""
 
 
 class Matching:
@@ -49,6 +47,7 @@ class Matching:
         self._waiting = waiting
         self._ledger = ledger
         self._policy = policy
+        self._shortages = Shortages(pool, waiting)
         self._granted: list[Entry] = []
         """In this pass, and not yet told to those that no grant of the pass depends on."""
 
@@ -86,7 +85,7 @@ class Matching:
             again_s = self._arrange(queue, fitting, now, decisions)
         self._tell_of_granted(now)
         self._waiting.tell(queue, queue.rigid, why or WaitReason.BEHIND, now)
-        self._waiting.tell(queue, queue.elastic, self._why_choosing(queue, now), now)
+        self._waiting.tell(queue, queue.elastic, self._shortages.why_choosing(queue, now), now)
         self._set_alarm(queue, again_s, now)
 
     def _may_move(self, queue: Queue) -> bool:
@@ -112,7 +111,7 @@ class Matching:
         gone: list[Entry] = []
         why: WaitReason | None = None
         for entry in line.items:
-            short = self._short(entry, queue.resource, now)
+            short = self._shortages.of(entry, queue.resource, now)
             if short is not None and short[0] == queue.resource:
                 why = why or short[1]
                 if not self._policy.overtakes or not self._pool.free(queue.resource, now):
@@ -134,11 +133,11 @@ class Matching:
         resource = queue.resource
         served: list[Entry] = []
         moved: list[tuple[Entry, Short]] = []
-        budget = self._spare(queue, 0, None, now)
+        budget = self._shortages.spare(queue, 0, None, now)
         why: WaitReason | None = None
         fitting = 0
         for entry in merge(queue.rigid.items, queue.elastic.items, key=attrgetter("key")):
-            short = self._short(entry, resource, now)
+            short = self._shortages.of(entry, resource, now)
             # What is kept for a reserved one is not in the budget.
             needs = [] if entry.reserved else [entry.needs[resource]]
             # Only what is kept for those before it counts for who is FIRST: `short` says it all.
@@ -154,7 +153,7 @@ class Matching:
                 self._waiting.leave(entry, queue.rigid)
                 self._send_on(entry, queue, short, now, decisions)
                 if goes_first:
-                    budget = self._spare(queue, 0, None, now)
+                    budget = self._shortages.spare(queue, 0, None, now)
                 elif short is None:
                     budget = budget.less(needs)
             elif short is not None:
@@ -178,7 +177,7 @@ class Matching:
         due = None if self._policy.arranger.merged else queue.due()
         running = self._ledger.running.get(resource) or Running(resource)
         view = self._pool.views[resource]
-        spare = self._spare(queue, fitting, due, now)
+        spare = self._shortages.spare(queue, fitting, due, now)
         waiting, load = queue.elastic.items, self._ledger.loads[resource]
         plan = self._policy.arranger.arrange(
             Situation(now, resource, view, spare, waiting, fitting, due, running, load)
@@ -201,7 +200,7 @@ class Matching:
             if entry.queued_at != resource:
                 continue  # one before it took what its task may hold
             alone = len(entry.needs) == 1
-            short = None if alone else self._short_elsewhere(entry, resource, now)
+            short = None if alone else self._shortages.elsewhere(entry, resource, now)
             waiting.leave(entry, queue.elastic)
             gone.append(entry)
             if short is not None:
@@ -241,57 +240,6 @@ class Matching:
             self._waiting.park(entry, door, now)
         else:
             self._grant(entry, queue, entry.needs, now, decisions)
-
-    # What is short
-
-    def _spare(self, queue: Queue, fitting: int, due: Entry | None, now: float) -> Operator:
-        """What nobody holds and no reservation keeps from those who are to be arranged: the one
-        that is due, else the first so many."""
-        resource = queue.resource
-        operator = self._pool.views[resource].operator(now)
-        reservations = self._waiting.reservations
-        if not reservations.entries:
-            return operator
-        if due is not None:
-            return operator.beside(reservations.kept_from(due, resource))
-        own = {entry.id for entry in queue.elastic.items[:fitting] if entry.reserved}
-        others = [entry for entry in reservations.entries.values() if entry.id not in own]
-        return operator.beside(e.needs[resource] for e in others if resource in e.needs)
-
-    def _short(self, entry: Entry, here: ResourceId, now: float) -> Short | None:
-        """The first resource that keeps the action waiting and why; None if it can be granted."""
-        if (reason := self._why_short(entry, here, now)) is not None:
-            return here, reason
-        return self._short_elsewhere(entry, here, now) if len(entry.needs) > 1 else None
-
-    def _short_elsewhere(self, entry: Entry, here: ResourceId, now: float) -> Short | None:
-        for resource in entry.needs:
-            if resource == here:
-                continue
-            other = self._waiting.queues.get(resource)
-            if other is not None and not entry.chooses(resource) and other.blocks(entry):
-                return resource, WaitReason.BEHIND
-            if (reason := self._why_short(entry, resource, now)) is not None:
-                return resource, reason
-        return None
-
-    def _why_short(self, entry: Entry, resource: ResourceId, now: float) -> WaitReason | None:
-        view, need = self._pool.views[resource], entry.needs[resource]
-        free = view.free(now)
-        if need > free:
-            return view.why_short(need, now)
-        reservations = self._waiting.reservations
-        kept = reservations.kept_from(entry, resource) if reservations.entries else ()
-        if kept and need > view.operator(now).beside(kept).most:
-            return WaitReason.RESERVED
-        return None
-
-    def _why_choosing(self, queue: Queue, now: float) -> WaitReason:
-        """Why the first of those that choose waits."""
-        if not queue.elastic.items:
-            return WaitReason.BEHIND
-        first = queue.elastic.items[0]
-        return self._why_short(first, queue.resource, now) or WaitReason.FOR_MORE
 
     # Granting
 
