@@ -82,8 +82,9 @@ async def measure(runs: int) -> Table:
     return Table(
         "One scheduling pass",
         f"Policy `{POLICY}`, one node, {TARGET[1]:,} cores; T lognormal(64 s, 1.0), 1-32 cores with "
-        f"s 0.03; processor time of the event that frees all cores, grants included; {runs} runs, "
-        f"median (min - max).",
+        f"s 0.03; processor time of the event that frees all cores, grants included, the garbage of "
+        f"what came before collected; {runs} runs, median (min - max). The picture: medians of "
+        f"{min(runs, PICTURE_RUNS)}.",
         tuple(
             Row(what, Spread(tuple(times)).text("ms", 1), reach.get(what, ""))
             for what, times in found.items()
