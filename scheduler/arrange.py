@@ -64,13 +64,14 @@ class _GainTable:
 
     def __init__(self, candidates: Sequence[Choices], units: int) -> None:
         self._candidates = candidates
+        self._minima = [choices.minimum for choices in candidates]
         self._above = [0] * len(candidates)
         """Units above the minimum, in the shortest prefix so far."""
         self._wanted: list[tuple[float, int]] = []
         """What the next unit would save whom, negated: of equal gains the older candidate's first."""
         for index in range(len(candidates)):
             self._want(index)
-        self._spare = units - sum(choices.minimum for choices in candidates)
+        self._spare = units - sum(self._minima)
         self._total_s = sum(choices.durations_s[0] for choices in candidates)
         self._hand_out(len(candidates))
         self._most = self._above[:]
@@ -90,7 +91,7 @@ class _GainTable:
         for handed in self._handed[: self._shorten(count)]:
             for index in handed:
                 above[index] += 1
-        return [self._candidates[index].minimum + above[index] for index in range(count)]
+        return [least + more for least, more in zip(self._minima[:count], above, strict=False)]
 
     def _shorten(self, count: int) -> int:
         """See to it that this prefix is known; how many candidates it leaves out."""

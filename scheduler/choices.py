@@ -82,7 +82,7 @@ class Choices:
 
     def duration_s(self, units: int) -> float:
         """At an amount that need not be among the choices: as with the next smaller one."""
-        return self.durations_s[self.at_most(units) or 0]
+        return self.durations_s[max(0, bisect_right(self.units, units) - 1)]
 
     def gain_s(self, index: int) -> float:
         """Seconds saved by the next choice over this one; 0 beyond the last, and for rounding."""

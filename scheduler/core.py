@@ -117,9 +117,10 @@ class Scheduler:
         # 5. One pass over each touched queue, never over all.
         granted = self._matching.run(now)
         granted += self._change_amounts(now)
-        for decision in granted:
-            if len(life.deadlines) and isinstance(decision, Grant):
-                life.deadlines.drop(life.actions[decision.action].key[1:])
+        if len(life.deadlines):
+            for decision in granted:
+                if isinstance(decision, Grant):
+                    life.deadlines.drop(life.actions[decision.action].key[1:])
         # 6. Hand over what was decided, in order.
         decisions, life.out = life.out + granted, []
         return decisions
@@ -239,7 +240,7 @@ class Scheduler:
             case ev.Started():
                 if entry.state is State.PREPARING:
                     entry.state = State.RUNNING
-                    if (key := entry.key_resource()) and key in entry.amounts:
+                    if (key := entry.key_resource) and key in entry.amounts:
                         entry.stretches = Stretches(entry.amounts[key], now)
             case ev.ActionEnded(_, _, failed, run_s):
                 self._learn(entry, run_s, now)
@@ -252,7 +253,7 @@ class Scheduler:
 
     def _learn(self, entry: Entry, run_s: float | None, now: float) -> None:
         """What it ran teaches about others like it, unless its key resource is not booked here."""
-        key, stretches = entry.key_resource(), entry.stretches
+        key, stretches = entry.key_resource, entry.stretches
         if run_s is None:
             return
         if stretches is not None and not stretches.constant:

@@ -131,20 +131,22 @@ class Elastic:
         review_s = situation.now + REVIEW_S if free < situation.free else math.inf
         if free <= 0 or not waiting:
             return Plan((), review_s if waiting else math.inf)
-        base, wanted = self._base_price(situation, total), 0
+        now, base, wanted = situation.now, self._base_price(situation, total), 0
         starts: list[tuple[Entry, int]] = []
-        started: list[tuple[float, int]] = []
-        for index, entry in enumerate(waiting):
-            assert entry.choices is not None
-            price = base + self.behind * (len(waiting) - 1 - index) / total
-            wanted = cheapest(entry.choices, price, wanted)
-            if entry.choices.units[wanted] > free:
-                at_s, wanted = self._when(entry.choices, wanted, free, price, situation, started)
-                if at_s > situation.now or entry.choices.units[wanted] > free:
+        ends: list[tuple[float, int]] = []
+        for behind, entry in zip(range(len(waiting) - 1, -1, -1), waiting, strict=True):
+            choices = entry.choices
+            assert choices is not None
+            price = base + self.behind * behind / total
+            wanted = cheapest(choices, price, wanted)
+            units = choices.units[wanted]
+            if units > free:
+                at_s, wanted = self._when(choices, wanted, free, price, situation, ends)
+                units = choices.units[wanted]
+                if at_s > now or units > free:
                     return Plan(starts, min(at_s, review_s))
-            units = entry.choices.units[wanted]
             starts.append((entry, units))
-            started.append((situation.now + entry.choices.durations_s[wanted], units))
+            ends.append((now + choices.durations_s[wanted], units))
             free -= units
         return Plan(starts)
 
@@ -247,12 +249,17 @@ def cheapest(choices: Choices, price: float, near: int = 0) -> int:
     if not choices.steady:
         costs = [run_s * (1 + price * m) for m, run_s in zip(units, durations_s, strict=True)]
         return costs.index(min(costs))
-    index, last = min(near, len(units) - 1), len(units) - 1
+    last = len(units) - 1
+    index = min(near, last)
     least = durations_s[index] * (1 + price * units[index])
-    for step in (1, -1):
-        while 0 <= (other := index + step) <= last:
-            cost = durations_s[other] * (1 + price * units[other])
-            if cost >= least:
-                break
-            index, least = other, cost
+    while index < last:
+        cost = durations_s[index + 1] * (1 + price * units[index + 1])
+        if cost >= least:
+            break
+        index, least = index + 1, cost
+    while index:
+        cost = durations_s[index - 1] * (1 + price * units[index - 1])
+        if cost >= least:
+            break
+        index, least = index - 1, cost
     return index

@@ -69,7 +69,7 @@ class Explainer:
             state=entry.state,
             reason=entry.reason,
             resource=entry.resource,
-            spans=tuple(entry.spans),
+            spans=entry.spans(),
             ahead=self._ahead(entry),
             predicted_run_s=_predicted_run_s(entry),
             predicted_from=entry.source,
@@ -181,7 +181,7 @@ def _others(count: int, one: str, many: str) -> str:
 
 def _predicted_run_s(entry: Entry) -> float | None:
     """With what was granted, else with the least that it takes."""
-    key = entry.key_resource()
+    key = entry.key_resource
     if key is None:
         return entry.run_s(1)
     minimum = entry.action.demand.of(key.kind).minimum

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from ..managers.base import Manager, QuotaHost, SandboxHost
 from ..scheduler import CLUSTER, Explanation, Grant, Resized, ResourceId, Scheduler, WaitSpan
@@ -315,11 +315,11 @@ def _changes(items: Sequence[tuple[float, LogItem]]) -> list[tuple[float, str]]:
 
 def _detail(item: LogItem) -> str:
     shown = []
-    for field in fields(item):
-        value = getattr(item, field.name)
-        if field.name == "action" or value in ("", None):
+    for name in item.__match_args__:
+        value = getattr(item, name)
+        if name == "action" or value in ("", None):
             continue
-        if field.name == "amounts":
+        if name == "amounts":
             value = ", ".join(f"{amount} {resource}" for resource, amount in value.items())
-        shown.append(f"{field.name}={value}")
+        shown.append(f"{name}={value}")
     return " ".join(shown)
