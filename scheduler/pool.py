@@ -190,7 +190,7 @@ class Pool:
             most = max(self._largest_on(kind, name) for name in nodes)
             if wanted.minimum > most:
                 asked, best = amount_of(kind, wanted.minimum), amount_of(kind, most)
-                where = f"node {node} of its trajectory" if node else "any node"
+                where = f"{node}, the node of its trajectory," if node else "any node"
                 message = f"needs {asked}, but the most that {where} could ever give is {best}"
                 return EndReason.INFEASIBLE, message
         asked = " and ".join(amount_of(kind, a.minimum) for kind, a in amounts.items())

@@ -12,7 +12,11 @@ from ..model import EMPTY, UNITS_MAX, Amounts
 
 NODES_MAX = 10_000
 CORES_MAX = 1 << 16
-"""Of one node; also GPUs of one node."""
+"""Of one node."""
+
+GPU_NODES_MAX = 4096
+GPUS_PER_NODE_MAX = 64
+"""What the view of chunks counts, which the simulator is handed."""
 
 UNNAMED_MEMORY_BYTES = UNITS_MAX
 """Memory of a node whose memory is not given: more than anything reserves, so that it limits
@@ -22,7 +26,6 @@ _SIZE_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _SIZE_UNITS |= {"ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}
 _NODES = re.compile(r"(?:(\d{1,9})x)?(\d{1,9})")
 _SIZE = re.compile(r"(\d{1,16}(?:\.\d{1,6})?)([kmgt]i?)?b?", re.IGNORECASE)
-_RATE = re.compile(r"(\d{1,9})/(\d{1,9}(?:\.\d{1,6})?)s?")
 
 
 class NodeSpec(NamedTuple):
@@ -123,29 +126,16 @@ def _parse_size(size: str, text: str) -> int:
 
 
 def parse_gpus(text: str) -> GpuSpec:
-    """ "5x8" is five nodes of eight GPUs, "8" one. Raises ValueError."""
+    """ "5x8" is five nodes of eight GPUs, "8" one. A node has a power of two, since a grant is one
+    aligned chunk of it. Raises ValueError."""
     match = _NODES.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"GPUs are written NODESxGPUS, as 5x8, or GPUS, as 8, not {text!r}")
     count, per_node = int(match[1] or 1), int(match[2])
-    if not (1 <= count <= NODES_MAX and 1 <= per_node <= CORES_MAX):
-        raise ValueError(f"GPUs: 1 to {NODES_MAX} nodes of 1 to {CORES_MAX}, not {text!r}")
+    if not (1 <= count <= GPU_NODES_MAX and 1 <= per_node <= GPUS_PER_NODE_MAX):
+        raise ValueError(
+            f"GPUs: 1 to {GPU_NODES_MAX} nodes of 1 to {GPUS_PER_NODE_MAX}, not {text!r}"
+        )
+    if per_node & (per_node - 1):
+        raise ValueError(f"GPUs of a node are a power of two, such as 4 or 8, not {per_node}")
     return GpuSpec(count, per_node)
-
-
-def parse_quota(text: str) -> QuotaSpec:
-    """ "search=8" is eight at once, "search=100/60s" a hundred in any minute, "search=8,100/60s"
-    both. Raises ValueError."""
-    name, equals, limits = text.strip().partition("=")
-    concurrency: int | None = None
-    windows: list[tuple[int, float]] = []
-    for limit in limits.split(","):
-        if (match := _RATE.fullmatch(limit.strip())) and int(match[1]) and float(match[2]):
-            windows.append((int(match[1]), float(match[2])))
-        elif limit.strip().isdigit() and 1 <= int(limit) <= UNITS_MAX and concurrency is None:
-            concurrency = int(limit)
-        else:
-            equals = ""
-    if not name or not equals:
-        raise ValueError(f"NAME=CONCURRENCY[,RATE/PERIODs] is needed, as search=8, not {text!r}")
-    return QuotaSpec(name, concurrency, tuple(windows))

@@ -55,10 +55,6 @@ class Fields:
     def has(self, field: str) -> bool:
         return self._values.get(field) is not None
 
-    def raw(self, field: str) -> object:
-        """As it stands; None if it is missing."""
-        return self._values.get(field)
-
     def text(self, field: str, default: str | None = None) -> str:
         """A string of 1 to NAME_CHARS_MAX characters; without a default it must be there. With
         one, an empty string counts as missing."""

@@ -32,7 +32,8 @@ from .dedicated import DEDICATED_POLICY, SERVED_BY, on_own_gpus, own_gpus
 from .discipline import Discipline
 from .loop import Host, SimulationError
 from .pods import Pods
-from .podspec import POD_POLICY, parse_pod
+from .podspec import parse_pod
+from .policies import check_policy, is_pod
 from .result import ActionRun, GroupRun, SimulationResult
 from .trace import CALL, SCORE, TraceAction, TraceTrajectory
 
@@ -73,6 +74,7 @@ def simulate(
     is told nothing, and has to learn. `on_end` is called after each end of an action.
     Raises ValueError for an unknown policy or a quota that no view counts, SimulationError if
     actions would wait for ever."""
+    check_policy(policy, cluster.services)
     views = views or {}
     quotas = _quotas(trajectories, cluster)
     plans = Planner(profile_noise, seed, profiled).plan(trajectories)
@@ -106,11 +108,6 @@ def simulate(
         "" if is_pod(policy) else discipline.order,
         _groups(trajectories, plans, ended),
     )
-
-
-def is_pod(policy: str) -> bool:
-    """Whether it is the baseline without a scheduler, and so without an order of service."""
-    return policy.partition(":")[0] == POD_POLICY
 
 
 def _groups(

@@ -25,9 +25,6 @@ from .actions import Plan, opened
 from .result import ActionRun, Hold
 from .trace import TraceTrajectory
 
-EPOCH = 1
-"""Nodes join once and stay."""
-
 IDLE_TICKS_MAX = 100_000
 """Ticks in a row without an event of the trace or a decision. A quota's period may pass many times;
 a scheduler that asks to be woken for ever is broken."""

@@ -11,8 +11,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..model import UNITS_MAX, State
-from .actions import resource_kind
+from ..model import CORES, MEMORY, UNITS_MAX, State
+from .actions import GPUS, opened, resource_kind
+from .cluster import ClusterSpec
 from .result import ActionRun, SimulationResult
 from .summary import percentile
 from .trace import CALL, EXEC, SCORE, TraceAction, TraceTrajectory
@@ -161,6 +162,38 @@ def smallest(meets: Callable[[int], bool], guess: int, largest: int) -> int | No
         while number > 1 and meets(number - 1):
             number -= 1
     return number
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """Some actions fit on no node of a pool, however many there are."""
+
+    kind: str
+    """Of resource: cores, gpus or memory."""
+    needed: int
+    """The most that one of them needs at least."""
+    there: int
+    """What a node has of it."""
+
+
+def misfits(trajectories: Sequence[TraceTrajectory], shape: ClusterSpec) -> list[Misfit]:
+    """One for each kind of which a node of `shape` has too little; all its nodes are alike."""
+    there: dict[str, int] = {}
+    if shape.nodes:
+        there[CORES] = shape.nodes[0].cores
+        if shape.nodes[0].memory_bytes is not None:
+            there[MEMORY] = shape.nodes[0].memory_bytes
+    if shape.gpus is not None:
+        there[GPUS] = shape.gpus.per_node
+    needed = dict.fromkeys(there, 0)
+    for trajectory in trajectories:
+        reserved_bytes = opened(trajectory).reserve.get(MEMORY, 0)
+        if MEMORY in needed:
+            needed[MEMORY] = max(needed[MEMORY], reserved_bytes)
+        for action in trajectory.actions:
+            if (kind := resource_kind(action)) in needed:
+                needed[kind] = max(needed[kind], action.amounts.minimum)
+    return [Misfit(kind, most, there[kind]) for kind, most in needed.items() if most > there[kind]]
 
 
 def unqueued(trajectories: Sequence[TraceTrajectory], cores: int, gpus: int) -> SimulationResult:

@@ -96,6 +96,11 @@ class SimulationResult:
     groups: Sequence[GroupRun] = ()
 
     @property
+    def has_results(self) -> bool:
+        """Whether any action has one, so that there are figures at all."""
+        return any(run.state is State.FINISHED for run in self.actions)
+
+    @property
     def name(self) -> str:
         """Its policy, and its order if that is not the usual one."""
         return self.policy if self.order in ("", FIRST_COME) else f"{self.policy}, {self.order}"

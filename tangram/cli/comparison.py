@@ -18,7 +18,7 @@ from ..scheduler.order import DEFAULT as FIRST_COME
 from ..scheduler.simulator.actions import counts_gpus
 from ..scheduler.simulator.result import SimulationResult
 from ..scheduler.simulator.summary import summarise
-from .render import seconds
+from .render import counted, seconds
 
 MISSING = "-"
 
@@ -145,9 +145,10 @@ def _bounds_of(result: SimulationResult) -> str:
 def _unfinished(result: SimulationResult) -> list[str]:
     summary = summarise(result)
     ended = {state: n for state, n in summary["states"].items() if state != "finished"}
-    lines = [f"{result.name}: {n:,} actions {state}" for state, n in ended.items()]
+    lines = [f"{result.name}: {counted(n, 'action')} {state}" for state, n in ended.items()]
     if summary["timed_out"]:
-        lines.append(f"{result.name}: {summary['timed_out']:,} actions cut at their timeout")
+        cut = counted(summary["timed_out"], "action")
+        lines.append(f"{result.name}: {cut} cut at the timeout")
     lines += [f"{result.name}: {n:,} x {why}" for why, n in list(summary["reasons"].items())[:3]]
     return lines
 

@@ -9,18 +9,20 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ..scheduler.simulator.cluster import ClusterSpec, GpuSpec, NodeSpec
+from ..scheduler.simulator.cluster import GPU_NODES_MAX, ClusterSpec, GpuSpec, NodeSpec
 from ..scheduler.simulator.discipline import Discipline
-from ..scheduler.simulator.host import is_pod
 from ..scheduler.simulator.planner import (
     Dimension,
+    Misfit,
     Plan,
     Size,
     Target,
+    misfits,
     search,
     unqueued,
     waiting_shares,
 )
+from ..scheduler.simulator.policies import is_pod
 from ..scheduler.simulator.result import SimulationResult
 from .plan import Searched
 from .planned import Finding, Relief, Trial
@@ -48,7 +50,7 @@ class Inquiry:
         node, gpus = self.shape.nodes[0], self.shape.gpus
         ideal = unqueued(self.scenario.trajectories, node.cores, gpus.per_node if gpus else 0)
         least_s = {target.statistic: target.of(ideal) for target in self.targets}
-        if any(target.strain(ideal) > 1 for target in self.targets):
+        if self._misfits or any(target.strain(ideal) > 1 for target in self.targets):
             return self._finding(Plan(None, False, {}), least_s, None, ())
         with progress("planning", self.scenario.actions, None, quiet=self.quiet) as ends:
 
@@ -69,7 +71,7 @@ class Inquiry:
         self,
         plan: Plan,
         least_s: Mapping[str, float],
-        bound: Size | None,
+        looked_at: Size | None,
         reliefs: Sequence[Relief],
     ) -> Finding:
         trials = [
@@ -90,15 +92,19 @@ class Inquiry:
             policy=self.policy,
             order="" if is_pod(self.policy) else self.discipline.order,
             targets=self.targets,
-            node=self.shape.nodes[0],
+            misfits=self._misfits,
             size=chosen,
             steady=plan.steady,
             trials=trials,
             least_s=least_s,
-            bound=self._pool_name(bound) if bound else "",
-            waiting=waiting_shares(self.results[bound]) if bound else {},
+            looked_at=self._pool_name(looked_at) if looked_at else "",
+            waiting=waiting_shares(self.results[looked_at]) if looked_at else {},
             reliefs=reliefs,
         )
+
+    @property
+    def _misfits(self) -> list[Misfit]:
+        return misfits(self.scenario.trajectories, self.shape)
 
     def _ranges(self, ideal: SimulationResult) -> list[Dimension]:
         """Where each dimension begins and ends: nodes begin where one-core work would keep them
@@ -110,7 +116,7 @@ class Inquiry:
         ranges = {
             Searched.NODES: Dimension("nodes", guess, self.max_nodes),
             Searched.CORES: Dimension("cores", node.cores, node.cores),
-            Searched.GPUS: Dimension("gpus", 1, self.max_nodes),
+            Searched.GPUS: Dimension("gpus", 1, min(self.max_nodes, GPU_NODES_MAX)),
         }
         return [ranges[name] for name in self.searched]
 
@@ -162,7 +168,7 @@ class Inquiry:
         if nodes[0].memory_bytes is not None:
             unlimited = tuple(node._replace(memory_bytes=None) for node in nodes)
             pools.append(("memory without a limit", replace(cluster, nodes=unlimited)))
-        if cluster.gpus is not None:
+        if cluster.gpus is not None and 2 * cluster.gpus.nodes <= GPU_NODES_MAX:
             gpus = cluster.gpus._replace(nodes=2 * cluster.gpus.nodes)
             pools.append(("twice the GPUs", replace(cluster, gpus=gpus)))
         for quota in cluster.quotas:

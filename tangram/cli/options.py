@@ -24,18 +24,27 @@ ActionId = Annotated[str, typer.Argument(metavar="ACTION", help="The id of an ac
 # Of a simulation
 
 POLICY_DEFAULT = "elastic"
+POLICIES = (
+    "fcfs, fixed:N, backfill:N, unlimited[:N], arl-tangram, elastic,"
+    " pod:request=CORES,limit=CORES, dedicated"
+)
+"""Written out, as are the workloads, since help has to be quick: the simulator is not loaded."""
+WORKLOADS = (
+    "coding64, coding236, open, agentcgroup-like, ai-coding, mopd, deepsearch, mopd-deepsearch"
+)
 ORDER_DEFAULT = "first-come"
+ORDERS = "first-come, priority[:ageing=60], fair-share, group[:ageing=10]"
 Source = Annotated[
     str,
     typer.Argument(
         metavar="TRACE|WORKLOAD",
-        help="A trace (JSON lines, also gzipped, - for stdin), or the name of a workload.",
+        help=f"A trace (JSON lines, also gzipped, - for stdin), or a workload: {WORKLOADS}.",
     ),
 ]
 Gpus = Annotated[
     str | None,
     typer.Option(
-        metavar="NODESxGPUS", help="GPUs, such as 5x8.", show_default="the workload's, or none"
+        metavar="NODESxGPUS", help="GPUs, such as 5x8 or 8.", show_default="the workload's, or none"
     ),
 ]
 Quotas = Annotated[
@@ -48,7 +57,8 @@ Quotas = Annotated[
     ),
 ]
 Order = Annotated[
-    str, typer.Option(metavar="O", help="Who is served first: an order of the scheduler.")
+    str,
+    typer.Option(metavar="O", help=f"Who is served first: {ORDERS}."),
 ]
 Weights = Annotated[
     list[str] | None,

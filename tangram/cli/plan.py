@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from .options import (
     ORDER_DEFAULT,
+    POLICIES,
     POLICY_DEFAULT,
     Count,
     Elastic,
@@ -25,7 +27,9 @@ from .options import (
 from .terminal import EXIT_FAILURE, console, interruptible, print_json
 
 if TYPE_CHECKING:
+    from ..scheduler.simulator.cluster import ClusterSpec
     from ..scheduler.simulator.planner import Target
+    from .scenario import Scenario
 
 EXAMPLES = """Examples:
 
@@ -49,6 +53,10 @@ class Searched(StrEnum):
 
 NEEDED = {"exec": Searched.NODES, "score": Searched.GPUS}
 """What kinds of actions make a pool larger."""
+
+
+LIMITLESS = ("unlimited", "dedicated")
+"""Policies that take more than the pool has, or GPUs beside it."""
 
 
 @interruptible()
@@ -84,7 +92,9 @@ def plan(
     max_nodes: Annotated[
         int, typer.Option(min=1, max=10_000, metavar="N", help="The largest pool to think of.")
     ] = NODES_DEFAULT,
-    policy: Annotated[str, typer.Option(metavar="P", help="Of the scheduler.")] = POLICY_DEFAULT,
+    policy: Annotated[
+        str, typer.Option(metavar="P", help=f"Known are {POLICIES}.")
+    ] = POLICY_DEFAULT,
     order: Order = ORDER_DEFAULT,
     weights: Weights = None,
     limits: Limits = None,
@@ -101,25 +111,18 @@ def plan(
     """
     from .inquiry import Inquiry
     from .planned import document, render
-    from .scenario import naming, read_disciplines, read_pool, read_scenario, refuse
+    from .scenario import read_disciplines, read_policies, read_pool, read_scenario
 
-    with naming("--slo"):
-        targets = [parse_slo(text) for text in slo]
+    targets = _targets(slo)
     scenario = read_scenario(source, trajectories, replicate_to, seed, elastic or ())
     if nodes is None and not (scenario.cluster and scenario.cluster.nodes):
         nodes = CORES_DEFAULT
     largest = read_pool(scenario, nodes, gpus, quotas or ())
-    if "score" in scenario.kinds and largest.gpus is None:
-        refuse("--gpus", "the trace has actions on GPUs: say what a node has, such as --gpus 8")
-    searched = searched or [NEEDED[kind] for kind in NEEDED if kind in scenario.kinds]
-    searched = searched or [Searched.NODES]
-    if len(set(searched)) < len(searched):
-        refuse("--search", "each of nodes, cores and gpus once at most")
-    if Searched.GPUS in searched and largest.gpus is None:
-        refuse("--search", "gpus need --gpus, which says what a node of them has")
+    read_policies(largest, [policy])
+    dimensions = _searched(scenario, largest, policy, searched or ())
     [discipline] = read_disciplines(scenario, largest, [order], weights or (), limits or ())
     inquiry = Inquiry(
-        scenario, targets, policy, discipline, largest, max_nodes, searched, quiet=as_json
+        scenario, targets, policy, discipline, largest, max_nodes, dimensions, quiet=as_json
     )
     finding = inquiry.find()
     if as_json:
@@ -128,6 +131,44 @@ def plan(
         console().print(render(finding))
     if finding.size is None:
         raise typer.Exit(EXIT_FAILURE)
+
+
+def _targets(slo: Sequence[str]) -> list[Target]:
+    """One for each statistic. Ends the command where one is malformed or given twice."""
+    from .scenario import naming
+
+    with naming("--slo"):
+        targets = [parse_slo(text) for text in slo]
+        statistics = [target.statistic for target in targets]
+        for statistic in statistics:
+            if statistics.count(statistic) > 1:
+                raise ValueError(f"{statistic} is given twice: the smaller limit is enough")
+    return targets
+
+
+def _searched(
+    scenario: Scenario, largest: ClusterSpec, policy: str, asked: Sequence[Searched]
+) -> Sequence[Searched]:
+    """What was asked for, else what the trace needs. Ends the command where a search has no
+    meaning."""
+    from .scenario import places_by_memory, refuse
+
+    if policy.partition(":")[0] in LIMITLESS:
+        refuse("--policy", f"{policy} does not hold itself to the pool, so none is the smallest")
+    searched = asked or [NEEDED[kind] for kind in NEEDED if kind in scenario.kinds]
+    searched = searched or [Searched.NODES]
+    if len(set(searched)) < len(searched):
+        refuse("--search", "each of nodes, cores and gpus once at most")
+    if Searched.GPUS in searched and largest.gpus is None:
+        refuse("--search", "gpus need --gpus, which says what a node of them has")
+    if Searched.NODES in searched and not places_by_memory(scenario, policy):
+        refuse(
+            "--search",
+            "no action tells its memory_mib, and trajectories are placed by free memory: however"
+            " many nodes there are, the first gets all of them. Look for the smallest node with"
+            " --search cores",
+        )
+    return searched
 
 
 def parse_slo(text: str) -> Target:

@@ -12,12 +12,15 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..scheduler.simulator.cluster import ClusterSpec, NodeSpec
-from ..scheduler.simulator.planner import Target
+from ..scheduler.model import MEMORY
+from ..scheduler.sentences import amount_of
+from ..scheduler.simulator.actions import GPUS
+from ..scheduler.simulator.cluster import ClusterSpec
+from ..scheduler.simulator.planner import Misfit, Target
 from ..scheduler.simulator.result import SimulationResult
 from ..scheduler.simulator.summary import summarise
 from .options import ORDER_DEFAULT
-from .render import seconds
+from .render import counted, seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,8 @@ class Finding:
     order: str
     """Empty where there is none (pods)."""
     targets: Sequence[Target]
-    node: NodeSpec
+    misfits: Sequence[Misfit]
+    """Why no pool of such nodes can run all actions; usually empty."""
     size: Trial | None
     """The smallest pool that meets all targets; None if there is none."""
     steady: bool
@@ -58,8 +62,9 @@ class Finding:
     """From the smallest to the largest."""
     least_s: Mapping[str, float]
     """Statistic -> its figure if nothing ever waited, which no pool of such nodes can better."""
-    bound: str
-    """The pool that `waiting` and `reliefs` are about: the largest that misses."""
+    looked_at: str
+    """The pool that `waiting` and `reliefs` are about: one less than the answer where that misses,
+    else the answer itself; the largest where none meets."""
     waiting: Mapping[str, float]
     """Resource -> its share of the waiting there."""
     reliefs: Sequence[Relief]
@@ -91,11 +96,10 @@ def _answer(finding: Finding) -> Text:
     if finding.size is None:
         return Text("no pool meets it", style="bold red")
     cluster = finding.size.cluster
-    text = Text.assemble(
-        "smallest pool: ",
-        (finding.size.name, "bold green"),
-        f" ({len(cluster.nodes):,} x {cluster.nodes[0].cores:,} cores = {cluster.cores:,} cores)",
-    )
+    cores = counted(cluster.cores, "core")
+    if len(cluster.nodes) > 1:
+        cores = f"{len(cluster.nodes):,} x {counted(cluster.nodes[0].cores, 'core')} = {cores}"
+    text = Text.assemble("smallest pool: ", (finding.size.name, "bold green"), f" ({cores})")
     if not finding.steady:
         text.append("; one more misses: near the target it is luck, take a few more", "yellow")
     return text
@@ -123,31 +127,39 @@ def _trials(finding: Finding) -> Table:
 
 def binding(finding: Finding) -> list[str]:
     """What keeps a smaller pool, or every pool, from the target, one sentence a line."""
+    if finding.misfits:
+        return [_misfit(misfit) for misfit in finding.misfits]
     lines = [_least(finding, target) for target in finding.targets]
     if not finding.trials:
         return lines
-    smallest = finding.size is not None and finding.bound == finding.size.name
+    smallest = finding.size is not None and finding.looked_at == finding.size.name
     if finding.waiting:
         shares = ", ".join(f"{_words(name)} {share:.0%}" for name, share in finding.waiting.items())
-        lines.append(f"waiting at {finding.bound} is for: {shares}")
+        lines.append(f"waiting at {finding.looked_at} is for: {shares}")
     else:
-        lines.append(f"nothing waits at {finding.bound}: what is left is the run itself")
+        lines.append(f"nothing waits at {finding.looked_at}: what is left is the run itself")
     if smallest:
         return lines
     for relief in finding.reliefs:
         figures = ", ".join(f"{name} {_time(value)}" for name, value in relief.values_s.items())
         verdict = "would meet it" if relief.meets else "would not do"
-        lines.append(f"{finding.bound} with {relief.name} {verdict}: {figures}")
+        lines.append(f"{finding.looked_at} with {relief.name} {verdict}: {figures}")
     helping = [relief.name for relief in finding.reliefs if relief.meets]
     if not helping and finding.size is None:
         lines.append("more of one thing alone does not help: see what waits, or relax the target")
     return lines
 
 
+def _misfit(misfit: Misfit) -> str:
+    kind = "GPUs" if misfit.kind == GPUS else misfit.kind
+    option = "--gpus" if misfit.kind == GPUS else "--nodes"
+    needed, there = amount_of(kind, misfit.needed), amount_of(kind, misfit.there)
+    who = "a trajectory reserves" if misfit.kind == MEMORY else "an action needs at least"
+    return f"{who} {needed}, and a node has {there}: see {option}"
+
+
 def _least(finding: Finding, target: Target) -> str:
     least_s = finding.least_s[target.statistic]
-    if math.isinf(least_s):
-        return f"some actions need more than a node of {finding.node.cores} cores has: see --nodes"
     said = f"if nothing ever waited, {target.statistic} would be {seconds(least_s)}"
     if least_s > target.limit_s:
         return (
@@ -172,7 +184,7 @@ def document(finding: Finding) -> dict[str, Any]:
         ],
         "least_s": _figures(finding.least_s),
         "binding": {
-            "pool": finding.bound or None,
+            "pool": finding.looked_at or None,
             "waiting": dict(finding.waiting),
             "reliefs": [
                 {"with": r.name, "values_s": _figures(r.values_s), "meets": r.meets}

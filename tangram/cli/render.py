@@ -59,6 +59,11 @@ def seconds(value: float) -> str:
     return f"{int(value // 3600)}h{int(value % 3600 // 60):02}m"
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """`1 core`, `2,400 cores`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def size(size_bytes: int) -> str:
     """A size in its largest binary unit with one decimal: 1.5 GiB."""
     value = float(size_bytes)

@@ -32,8 +32,11 @@ from ..scheduler.simulator.discipline import (
     parse_weights,
 )
 from ..scheduler.simulator.host import SimulationError, simulate
+from ..scheduler.simulator.policies import check_policy, is_pod
 from ..scheduler.simulator.trace import (
+    EXEC,
     LINE_CHARS_MAX,
+    SCORE,
     TraceError,
     TraceTrajectory,
     make_elastic,
@@ -41,6 +44,7 @@ from ..scheduler.simulator.trace import (
     read_lines,
     replicate,
 )
+from .render import counted
 from .terminal import give_up
 
 if TYPE_CHECKING:
@@ -80,7 +84,8 @@ class Scenario:
     @property
     def details(self) -> str:
         """`128 trajectories, 4,248 actions`."""
-        return f"{len(self.trajectories):,} trajectories, {self.actions:,} actions"
+        trajectories = counted(len(self.trajectories), "trajectory", "trajectories")
+        return f"{trajectories}, {counted(self.actions, 'action')}"
 
 
 def read_scenario(
@@ -174,7 +179,7 @@ def read_pool(
     scenario: Scenario, nodes: str | None, gpus: str | None, quotas: Sequence[str]
 ) -> ClusterSpec:
     """What the options say, and where they are silent what the workload is meant to run on. Ends
-    the command with EXIT_USAGE for a trace without --nodes."""
+    the command with EXIT_USAGE for a trace without --nodes, and for scores without --gpus."""
     pool = scenario.cluster
     if nodes is not None:
         with naming("--nodes"):
@@ -185,8 +190,27 @@ def read_pool(
     if gpus is not None:
         with naming("--gpus"):
             pool = replace(pool, gpus=parse_gpus(gpus))
+    if SCORE in scenario.kinds and pool.gpus is None:
+        refuse("--gpus", "the trace has actions on GPUs: say what there is, such as --gpus 1x8")
     limits = {quota.name: quota for quota in pool.quotas} | read_quotas(quotas)
     return replace(pool, quotas=tuple(limits.values()))
+
+
+def places_by_memory(scenario: Scenario, policy: str) -> bool:
+    """Whether a second node could make a difference: without memory all trajectories share the
+    first. Pods are spread by their number too."""
+    if is_pod(policy) or EXEC not in scenario.kinds:
+        return True
+    return any(trajectory.memory_mib for trajectory in scenario.trajectories)
+
+
+def read_policies(pool: ClusterSpec, policies: Sequence[str]) -> Sequence[str]:
+    """The same. Ends the command with EXIT_USAGE before anything is simulated, if the last of them
+    is wrong."""
+    for policy in policies:
+        with naming("--policy"):
+            check_policy(policy, pool.services)
+    return policies
 
 
 def read_quotas(texts: Sequence[str]) -> dict[str, QuotaSpec]:
@@ -229,11 +253,10 @@ def pool_name(cluster: ClusterSpec) -> str:
     """`5 nodes of 256 cores, 40 GPUs`."""
     parts = []
     if cluster.nodes:
-        number = len(cluster.nodes)
-        counted = f"{number:,} nodes" if number > 1 else "1 node"
-        parts.append(f"{counted} of {cluster.nodes[0].cores:,} cores")
+        nodes = counted(len(cluster.nodes), "node")
+        parts.append(f"{nodes} of {counted(cluster.nodes[0].cores, 'core')}")
     if cluster.gpus is not None:
-        parts.append(f"{cluster.gpus.total:,} GPUs")
+        parts.append(counted(cluster.gpus.total, "GPU"))
     return ", ".join(parts) or "quotas alone"
 
 

@@ -10,6 +10,8 @@ import typer
 
 from .options import (
     ORDER_DEFAULT,
+    ORDERS,
+    POLICIES,
     POLICY_DEFAULT,
     Count,
     Elastic,
@@ -22,7 +24,15 @@ from .options import (
     Source,
     Weights,
 )
-from .terminal import complain, console, give_up, interruptible, missing_extra, print_json
+from .terminal import (
+    EXIT_FAILURE,
+    complain,
+    console,
+    give_up,
+    interruptible,
+    missing_extra,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from ..scheduler.simulator.discipline import Discipline
@@ -57,14 +67,19 @@ def simulate(
     quotas: Quotas = None,
     policies: Annotated[
         list[str] | None,
-        typer.Option("--policy", metavar="P", help="May be repeated.", show_default="elastic"),
+        typer.Option(
+            "--policy",
+            metavar="P",
+            help=f"May be repeated. Known are {POLICIES}.",
+            show_default=POLICY_DEFAULT,
+        ),
     ] = None,
     orders: Annotated[
         list[str] | None,
         typer.Option(
             "--order",
             metavar="O",
-            help="Who is served first. May be repeated: every policy is run with each.",
+            help=f"Who is served first: {ORDERS}. May be repeated: every policy is run with each.",
             show_default=ORDER_DEFAULT,
         ),
     ] = None,
@@ -84,11 +99,18 @@ def simulate(
 
     The scheduler is the one that serves. An action follows a gap after the end of the one before
     it, so slow actions delay what comes next. With several policies or orders the first is what the
-    others are compared with.
+    others are compared with. Exits with 1 if no action of one of them had a result.
     """
     from .comparison import document, render
     from .progress import progress
-    from .scenario import pool_name, read_disciplines, read_pool, read_scenario, run
+    from .scenario import (
+        pool_name,
+        read_disciplines,
+        read_policies,
+        read_pool,
+        read_scenario,
+        run,
+    )
 
     drawing = None if plot is None else _drawing(plot)
     scenario = read_scenario(source, trajectories, replicate_to, seed, elastic or ())
@@ -96,7 +118,7 @@ def simulate(
     disciplines = read_disciplines(
         scenario, cluster, orders or [ORDER_DEFAULT], weights or (), limits or ()
     )
-    chosen = _pairs(policies or [POLICY_DEFAULT], disciplines)
+    chosen = _pairs(read_policies(cluster, policies or [POLICY_DEFAULT]), disciplines)
     results = []
     with progress("simulating", scenario.actions, len(chosen), quiet=as_json) as ends:
         for policy, discipline in chosen:
@@ -109,13 +131,15 @@ def simulate(
         console().print(render(results, f"{scenario.name}: {details}"))
     if drawing is not None:
         drawing(results, scenario.name, details)
+    if not all(result.has_results for result in results):
+        raise typer.Exit(EXIT_FAILURE)
 
 
 def _pairs(
     policies: Sequence[str], disciplines: Sequence[Discipline]
 ) -> list[tuple[str, Discipline]]:
     """Every policy with each discipline; pods, which know no order, once."""
-    from ..scheduler.simulator.host import is_pod
+    from ..scheduler.simulator.policies import is_pod
 
     return [
         (policy, discipline)

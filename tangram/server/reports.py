@@ -233,7 +233,7 @@ def _spans(
     if record.granted is not None:
         end_at = record.started if record.started is not None else record.ended
         end = end_at - since if end_at is not None else None
-        granted = f"{record.cores} cores" if record.cores else "its quota"
+        granted = amount_of(CORES, record.cores) if record.cores else "its quota"
         where = f" on {record.node}" if record.node != CLUSTER else ""
         sentence = f"{granted}{where} granted, made ready"
         spans.append(Span("prepare", "", "", sentence, record.granted - since, end))

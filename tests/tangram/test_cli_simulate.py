@@ -15,9 +15,11 @@ from rich.console import Console
 from rich.progress import Progress
 from typer.testing import CliRunner, Result
 
-from tangram.cli import app, scenario
+from tangram.cli import app, options, scenario
 from tangram.cli.progress import Ends, progress
 from tangram.cli.scenario import parse_quota
+from tangram.scheduler import order
+from tangram.scheduler.simulator import policies, workloads
 from tangram.scheduler.simulator.cluster import QuotaSpec
 
 FIELDS = [
@@ -235,8 +237,37 @@ def test_an_action_that_no_node_can_run_is_counted_with_the_reason(tmp_path: Pat
     path = tmp_path / "large.jsonl"
     path.write_text(line("a", second(cores=[8])) + "\n" + line("b", second()))
     text = tangram("simulate", path, "--nodes", "4", *FCFS).stdout
-    assert "fcfs: 1 actions failed" in text
+    assert "fcfs: 1 action failed" in text
     assert "8 cores" in text
+
+
+def test_where_no_action_of_a_policy_has_a_result_the_exit_code_is_1(tmp_path: Path) -> None:
+    path = tmp_path / "large.jsonl"
+    path.write_text(line("a", second(cores=[8])))
+    none = tangram("simulate", path, "--nodes", "4", *FCFS)
+    assert none.exit_code == 1
+    assert "fcfs: 1 action failed" in none.stdout
+    assert tangram("simulate", path, "--nodes", "4", *FCFS, "--json").exit_code == 1
+    path.write_text(line("a", second(cores=[8])) + "\n" + line("b", second()))
+    assert tangram("simulate", path, "--nodes", "4", *FCFS).exit_code == 0
+
+
+def test_the_last_policy_is_checked_before_the_first_is_simulated(trace: Path) -> None:
+    said = refusal("simulate", trace, "--nodes", "2", *FCFS, "--policy", "best")
+    assert "pod:request=CORES,limit=CORES, dedicated" in said
+    said = refusal("simulate", trace, "--nodes", "2", *FCFS, "--policy", "dedicated")
+    assert "--policy: policy 'dedicated' gives each service GPUs of its own" in said
+    said = refusal("simulate", trace, "--nodes", "2", *FCFS, "--policy", "pod:request=1")
+    assert "--policy: pods are described as" in said
+
+
+def test_help_lists_what_the_simulator_knows() -> None:
+    assert ", ".join(policies.POLICIES) == options.POLICIES
+    assert ", ".join(workloads.NAMES) == options.WORKLOADS
+    assert ", ".join(order.USAGES) == options.ORDERS
+    for command in ("simulate", "plan"):
+        text = " ".join(tangram(command, "--help").stdout.replace("│", " ").split())
+        assert all(name in text for name in (*policies.POLICIES, *workloads.NAMES, *order.USAGES))
 
 
 def test_ctrl_c_ends_with_130_and_no_traceback(
@@ -283,7 +314,7 @@ def test_the_smallest_pool_is_found_with_its_neighbours_and_what_binds(trace: Pa
 
 def test_a_plan_as_text_says_the_pool_the_target_and_the_figures(trace: Path) -> None:
     text = tangram("plan", trace, "--slo", "max=2s", "--nodes", "1x1x1Gi", *FCFS).stdout
-    assert "smallest pool: 2x1 (2 x 1 cores = 2 cores)" in text
+    assert "smallest pool: 2x1 (2 x 1 core = 2 cores)" in text
     assert "target: max <= 2.00 s" in text
     assert "1x1 with twice the cores per node would meet it: max 2.00 s" in text
 
@@ -323,9 +354,58 @@ def test_where_the_largest_pool_misses_the_plan_says_what_binds_there(tmp_path: 
 
 
 @pytest.mark.parametrize(
+    ("action", "words"),
+    [
+        ({"cores": [6]}, "an action needs at least 6 cores, and a node has 4 cores: see --nodes"),
+        ({"cores": [1], "memory_mib": 3072}, "a trajectory reserves 3.0 GiB of memory"),
+        (
+            {"kind": "score", "gpus": [4], "service": "rm"},
+            "an action needs at least 4 GPUs, and a node has 2 GPUs: see --gpus",
+        ),
+    ],
+)
+def test_what_fits_on_no_node_is_blamed_on_the_resource_that_it_lacks(
+    tmp_path: Path, action: dict[str, Any], words: str
+) -> None:
+    path = tmp_path / "large.jsonl"
+    path.write_text(line("a", second()) + "\n" + line("b", second(**action)))
+    pool = ("--nodes", "1x4x2Gi", "--gpus", "1x2")
+    done = tangram("plan", path, "--slo", "max=9s", "--search", "nodes", *pool, *FCFS)
+    assert done.exit_code == 1
+    assert words in done.stdout
+    assert done.stdout.count("see --") == 1
+
+
+def test_nodes_are_not_searched_where_all_trajectories_would_share_the_first(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "bare.jsonl"
+    path.write_text("\n".join(line(f"t{n}", second(memory_mib=0)) for n in range(4)))
+    target = ("plan", path, "--slo", "max=1s", "--nodes", "8")
+    said = refusal(*target, *FCFS)
+    assert "no action tells its memory_mib" in said
+    assert "with --search cores" in said
+    assert figures(*target, *FCFS, "--search", "cores")["pool"]["cores_per_node"] == 4
+    pods = ("--nodes", "1", "--policy", "pod:request=1,limit=1")
+    assert figures("plan", path, "--slo", "max=1s", *pods)["pool"]["nodes"] == 4
+
+
+def test_what_there_is_one_of_is_counted_as_one(tmp_path: Path) -> None:
+    path = tmp_path / "one.jsonl"
+    path.write_text(line("a", second()))
+    text = tangram("simulate", path, "--nodes", "1", *FCFS).stdout
+    assert "1 trajectory, 1 action on 1 node of 1 core" in text
+    text = tangram("plan", path, "--slo", "max=1s", "--nodes", "1", *FCFS).stdout
+    assert "smallest pool: 1x1 (1 core)" in text
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
         (("--slo", "p95"), "STATISTIC=TIME"),
+        (("--slo", "p95=5s", "--slo", "mean=1s", "--slo", "p95=1s"), "p95 is given twice"),
+        (("--slo", "p95=1", "--policy", "unlimited"), "does not hold itself to the pool"),
+        (("--slo", "p95=1", "--policy", "unlimited:4"), "does not hold itself to the pool"),
         (("--slo", "median=1s"), "write mean, p1 to p99"),
         (("--slo", "p95=soon"), "not a period"),
         (("--slo", "p95=0"), "positive"),
@@ -335,18 +415,19 @@ def test_where_the_largest_pool_misses_the_plan_says_what_binds_there(tmp_path: 
     ],
 )
 def test_a_wrong_option_of_plan_is_named(trace: Path, options: tuple[str, ...], words: str) -> None:
-    assert words in refusal("plan", trace, *options, *FCFS)
+    assert words in refusal("plan", trace, *FCFS, *options)
 
 
 def test_scores_need_gpus_to_plan_for(tmp_path: Path) -> None:
     score = {"kind": "score", "gap_s": 0, "duration_s": 2, "service": "rm", "gpus": [1, 2]}
     path = tmp_path / "scores.jsonl"
     path.write_text("\n".join(line(f"t{n}", score) for n in range(8)))
-    assert "say what a node has" in refusal("plan", path, "--slo", "max=4s", *FCFS)
+    for command in (("plan", path, "--slo", "max=4s"), ("simulate", path, "--nodes", "1")):
+        assert "say what there is, such as --gpus 1x8" in refusal(*command, *FCFS)
     found = figures("plan", path, "--slo", "max=4s", "--gpus", "2", *FCFS)
     assert (found["pool"]["nodes"], found["pool"]["gpu_nodes"]) == (1, 2)
     text = tangram("simulate", path, "--nodes", "1", "--gpus", "2x2", *FCFS).stdout
-    assert "on 1 node of 1 cores, 4 GPUs" in text
+    assert "on 1 node of 1 core, 4 GPUs" in text
     assert "100%" in text
 
 
@@ -376,15 +457,16 @@ def test_gpus_are_granted_in_chunks_of_a_node(tmp_path: Path) -> None:
 def test_nodes_of_gpus_are_a_power_of_two(tmp_path: Path) -> None:
     path = scores(tmp_path, gpus=[1])
     said = refusal("simulate", path, "--nodes", "1", "--gpus", "2x6", *FCFS)
-    assert "GPUs per node are a power of two, not 6" in said
+    assert "--gpus: GPUs of a node are a power of two, such as 4 or 8, not 6" in said
 
 
 def test_dedicated_gpus_stand_beside_a_pool(tmp_path: Path) -> None:
     both = ("--policy", "dedicated", "--policy", "elastic")
     text = tangram("simulate", "mopd-deepsearch", "--trajectories", "20", *both).stdout
     assert "dedicated" in text
-    said = refusal("simulate", scores(tmp_path), "--nodes", "1", "--policy", "dedicated")
-    assert "of 'rm' nothing is said" in said
+    path = scores(tmp_path)
+    said = refusal("simulate", path, "--nodes", "1", "--gpus", "1", "--policy", "dedicated")
+    assert "--policy: policy 'dedicated' gives each service GPUs of its own, and nothing" in said
 
 
 def test_a_client_without_numpy_simulates_too() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from tangram.managers.gpu.view import NODES_MAX, PER_NODE_MAX
 from tangram.scheduler.simulator.cluster import (
+    GPU_NODES_MAX,
+    GPUS_PER_NODE_MAX,
     GpuSpec,
     NodeSpec,
-    QuotaSpec,
     parse_gpus,
     parse_nodes,
-    parse_quota,
 )
 
 GIB = 1 << 30
@@ -64,19 +65,15 @@ def test_gpus_are_read() -> None:
     assert parse_gpus("5x8").total == 40
 
 
-@pytest.mark.parametrize("text", ["", "8x", "0", "2x0", "a", "1x1x1"])
+@pytest.mark.parametrize(
+    "text", ["", "8x", "0", "2x0", "a", "1x1x1", "6", "2x12", "1x128", "4097x8", "99999999x1"]
+)
 def test_malformed_gpus_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="GPUs"):
         parse_gpus(text)
 
 
-def test_quotas_are_read() -> None:
-    assert parse_quota("search=8") == QuotaSpec("search", 8)
-    assert parse_quota("search=100/60s") == QuotaSpec("search", None, ((100, 60.0),))
-    assert parse_quota("judge=8, 100/60") == QuotaSpec("judge", 8, ((100, 60.0),))
-
-
-@pytest.mark.parametrize("text", ["", "search", "=8", "q=", "q=0", "q=1,2", "q=5/0s", "q=-1"])
-def test_malformed_quotas_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="NAME=CONCURRENCY"):
-        parse_quota(text)
+def test_gpus_are_limited_as_the_view_that_counts_them_is() -> None:
+    most = GpuSpec(NODES_MAX, PER_NODE_MAX)
+    assert parse_gpus(f"{NODES_MAX}x{PER_NODE_MAX}") == most
+    assert most == (GPU_NODES_MAX, GPUS_PER_NODE_MAX)
