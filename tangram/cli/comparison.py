@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich import box
@@ -26,63 +26,77 @@ OWNERS_MAX = 8
 """Tasks or tenants in the table: what fits a screen beside the policies."""
 
 
-def columns(results: Sequence[SimulationResult]) -> list[str]:
-    """The names of the cells of `rows`."""
-    names = ["policy"]
-    if _has_orders(results):
-        names.append("order")
-    names += ["mean ACT", "p50", "p95", "queue", "per traj"]
-    if _has_groups(results):
-        names.append("per group")
-    names += ["makespan", "cores"]
-    if _has_gpus(results):
-        names.append("GPUs")
-    if len(results) > 1:
-        names.append("vs first")
-    if any(result.lower_bounds_s for result in results):
-        names.append("over bound")
-    return names
+NAME_WIDTH = 16
+"""To which the name of a policy, an order or a task is folded at most: `pod:request=0.5,limit=4` in
+two lines. Rather than fold it more, a narrow table sheds figures."""
 
+SHED = ("p50", "over bound", "per group", "makespan", "p95", "per traj")
+"""Figures that a narrow table does without, the least wanted first."""
 
-def rows(results: Sequence[SimulationResult]) -> list[list[str]]:
-    """Per result its figures as text. `per traj` is the sum of ACTs of a trajectory, the mean, `per
-    group` the mean time from the first start of a group to its last end. `vs first` is the first policy's mean ACT over this one's: more than 1 is better. `over bound` is how far
-    the mean ACT is above the best lower bound."""
-    summaries = [summarise(result) for result in results]
-    has_bounds = any(result.lower_bounds_s for result in results)
-    table = []
-    for summary, result in zip(summaries, results, strict=True):
-        row = [summary["policy"]]
-        if _has_orders(results):
-            row.append(summary["order"] or MISSING)
-        row += [_time(summary[key]) for key in ("mean_act_s", "p50_act_s", "p95_act_s")]
-        row += [_time(summary[key]) for key in ("mean_queue_s", "traj_act_s")]
-        if _has_groups(results):
-            row.append(_time(summary["groups"]["mean_s"]))
-        row += [_time(summary["makespan_s"]), _share(summary["core_utilisation"])]
-        if _has_gpus(results):
-            row.append(_share(_gpu_utilisation(result, summary["makespan_s"])))
-        if len(results) > 1:
-            row.append(_ratio(summaries[0]["mean_act_s"], summary["mean_act_s"]))
-        if has_bounds:
-            row.append(_above(summary["mean_act_s"], summary["lower_bound_s"]))
-        table.append(row)
-    return table
+GAP = 2
+"""Characters between two columns."""
 
 
 @dataclass(frozen=True, slots=True)
-class Breakdown:
-    """Who of several had what of it: a table of text."""
+class Cells:
+    """A table of text."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
-    more: int
-    """Tasks or tenants that are left out."""
+    names: int
+    """The first columns, which say whose the figures are."""
+    more: int = 0
+    """Rows that are left out."""
 
 
-def breakdowns(results: Sequence[SimulationResult]) -> list[Breakdown]:
-    """By task and by tenant, where there are several: one row for each and each result. `of cores` is the share of all core-seconds that were held, `while all` the same
-    over the time in which each of them had begun and none was done."""
+def overview(results: Sequence[SimulationResult]) -> Cells:
+    """Per result its figures. `per traj` is the sum of ACTs of a trajectory, the mean, `per group`
+    the mean time from the first start of a group to its last end. `vs first` is the first policy's
+    mean ACT over this one's: more than 1 is better. `over bound` is how far the mean ACT is above
+    the best lower bound. Figures that no result has are left out."""
+    summaries = [summarise(result) for result in results]
+    first_s = summaries[0]["mean_act_s"]
+    table = {"policy": [summary["policy"] for summary in summaries]}
+    if has_orders := _has_orders(results):
+        table["order"] = [summary["order"] or MISSING for summary in summaries]
+    for name, key in _TIMES.items():
+        table[name] = [_time(summary[key]) for summary in summaries]
+    table["per group"] = [_time(s.get("groups", {}).get("mean_s")) for s in summaries]
+    table["makespan"] = [_time(summary["makespan_s"]) for summary in summaries]
+    table["cores"] = [_share(summary["core_utilisation"]) for summary in summaries]
+    table["GPUs"] = [
+        _share(_gpu_utilisation(result, summary["makespan_s"]))
+        for result, summary in zip(results, summaries, strict=True)
+    ]
+    if len(results) > 1:
+        table["vs first"] = [_ratio(first_s, summary["mean_act_s"]) for summary in summaries]
+    table["over bound"] = [_above(s["mean_act_s"], s["lower_bound_s"]) for s in summaries]
+    return _cells(table, 2 if has_orders else 1)
+
+
+_TIMES = {
+    "mean ACT": "mean_act_s",
+    "p50": "p50_act_s",
+    "p95": "p95_act_s",
+    "queue": "mean_queue_s",
+    "per traj": "traj_act_s",
+}
+
+
+def _cells(table: Mapping[str, Sequence[str]], names: int, more: int = 0) -> Cells:
+    """Without columns that nobody has a figure for; names and the mean stay."""
+    kept = {
+        name: cells
+        for index, (name, cells) in enumerate(table.items())
+        if index <= names or any(cell != MISSING for cell in cells)
+    }
+    return Cells(list(kept), list(zip(*kept.values(), strict=True)), names, more)
+
+
+def breakdowns(results: Sequence[SimulationResult]) -> list[Cells]:
+    """By task and by tenant, where there are several: one row for each and each result. `of cores`
+    is the share of all core-seconds that were held, `while all` the same over the time in which
+    each of them had begun and none was done."""
     summaries = [summarise(result) for result in results]
     kinds = (("task", "by_task"), ("tenant", "by_tenant"))
     return [
@@ -97,21 +111,24 @@ def _breakdown(
     summaries: Sequence[Mapping[str, Any]],
     what: str,
     key: str,
-) -> Breakdown:
-    several = len(results) > 1
-    columns = [what, *(["policy"] if several else [])]
-    columns += ["actions", "mean ACT", "p95", "queue", "of cores", "while all"]
+) -> Cells:
     owners = sorted({name for summary in summaries for name in summary.get(key, ())})
-    rows = []
-    for owner in owners[:OWNERS_MAX]:
-        for result, summary in zip(results, summaries, strict=True):
-            if (figures := summary.get(key, {}).get(owner)) is None:
-                continue
-            row = [owner or MISSING, *([result.name] if several else []), f"{figures['actions']:,}"]
-            row += [_time(figures[k]) for k in ("mean_act_s", "p95_act_s", "mean_queue_s")]
-            row += [_share(figures[k]) for k in ("core_share", "core_share_together")]
-            rows.append(row)
-    return Breakdown(columns, rows, max(0, len(owners) - OWNERS_MAX))
+    found = [
+        (owner, result.name, summary[key][owner])
+        for owner in owners[:OWNERS_MAX]
+        for result, summary in zip(results, summaries, strict=True)
+        if owner in summary.get(key, {})
+    ]
+    table = {what: [owner or MISSING for owner, _, _ in found]}
+    if len(results) > 1:
+        table["policy"] = [name for _, name, _ in found]
+    names = len(table)
+    table["actions"] = [f"{figures['actions']:,}" for _, _, figures in found]
+    for name in ("mean ACT", "p95", "queue"):
+        table[name] = [_time(figures[_TIMES[name]]) for _, _, figures in found]
+    for name, share in (("of cores", "core_share"), ("while all", "core_share_together")):
+        table[name] = [_share(figures[share]) for _, _, figures in found]
+    return _cells(table, names, max(0, len(owners) - OWNERS_MAX))
 
 
 def notes(results: Sequence[SimulationResult]) -> list[str]:
@@ -153,20 +170,43 @@ def _unfinished(result: SimulationResult) -> list[str]:
     return lines
 
 
-def render(results: Sequence[SimulationResult], title: str) -> RenderableType:
-    """`tangram simulate`: one row per policy and order, per task, and what must be known to read it."""
-    parts: list[RenderableType] = [_table(columns(results), rows(results), 1, title)]
+def render(results: Sequence[SimulationResult], title: str, width: int) -> RenderableType:
+    """`tangram simulate`: one row per policy and order, per task, and what must be known to read it.
+    Fits `width` characters as far as figures can be left out."""
+    whole = overview(results)
+    main = narrowed(whole, width)
+    parts: list[RenderableType] = [_table(main, title)]
     for part in breakdowns(results):
-        names = 2 if len(results) > 1 else 1
-        parts += [Text(), _table(part.columns, part.rows, names)]
-    lines = [Text(line, style="dim") for line in notes(results)]
-    return Group(*parts, Text(), *lines) if lines else Group(*parts)
+        parts += [Text(), _table(narrowed(part, width))]
+    lines = notes(results)
+    if shed := [name for name in whole.columns if name not in main.columns]:
+        lines.append(f"not shown in {width} columns: {', '.join(shed)}")
+    said = [Text(line, style="dim") for line in lines]
+    return Group(*parts, Text(), *said) if said else Group(*parts)
 
 
-def _table(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], names: int, title: str | None = None
-) -> Table:
-    """The first `names` columns say whose the figures are."""
+def narrowed(cells: Cells, width: int) -> Cells:
+    """As many figures as fit so many characters beside the names."""
+    kept = list(range(len(cells.columns)))
+    for name in SHED:
+        wanted = [_width(cells, index) for index in kept]
+        if sum(wanted) + GAP * len(kept) <= width:
+            break
+        kept = [index for index in kept if cells.columns[index] != name]
+    columns = [cells.columns[index] for index in kept]
+    rows = [[row[index] for index in kept] for row in cells.rows]
+    return replace(cells, columns=columns, rows=rows)
+
+
+def _width(cells: Cells, index: int) -> int:
+    """Of a column: names are folded, heads broken at blanks."""
+    widest = max((len(row[index]) for row in cells.rows), default=0)
+    if index < cells.names:
+        widest = min(widest, NAME_WIDTH)
+    return max(widest, *map(len, cells.columns[index].split()))
+
+
+def _table(cells: Cells, title: str | None = None) -> Table:
     table = Table(
         title=title,
         title_justify="left",
@@ -176,8 +216,8 @@ def _table(
         pad_edge=False,
         show_edge=False,
     )
-    for index, name in enumerate(columns):
-        is_name = index < names or name == "order"
+    for index, name in enumerate(cells.columns):
+        is_name = index < cells.names
         # Only names may be folded: one of many words over narrow columns fits 80 characters.
         table.add_column(
             name.replace(" ", "\n"),
@@ -185,9 +225,10 @@ def _table(
             style="bold" if index == 0 or name == "mean ACT" else None,
             overflow="fold",
             no_wrap=not is_name,
+            min_width=_width(cells, index),
             vertical="bottom",
         )
-    for row in rows:
+    for row in cells.rows:
         table.add_row(*row)
     return table
 
@@ -201,14 +242,6 @@ def document(results: Sequence[SimulationResult]) -> dict[str, Any]:
 def _has_orders(results: Sequence[SimulationResult]) -> bool:
     """Where all are served as usual it goes without saying."""
     return any(result.order not in ("", FIRST_COME) for result in results)
-
-
-def _has_groups(results: Sequence[SimulationResult]) -> bool:
-    return any(result.groups for result in results)
-
-
-def _has_gpus(results: Sequence[SimulationResult]) -> bool:
-    return any(counts_gpus(kind) for result in results for kind, _ in result.capacities)
 
 
 def _gpu_utilisation(result: SimulationResult, makespan_s: float | None) -> float | None:

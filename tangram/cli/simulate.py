@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from ..scheduler.simulator.result import SimulationResult
 
 PLOT_EXTRA = "tangram-rl[plot]"
+PIPED_WIDTH = 100
+"""Of the table where stdout is no terminal: what fits the page of a guide or of a message."""
+
 PLOT_FORMATS = ("svg", "html")
 
 EXAMPLES = """Examples:
@@ -128,7 +131,8 @@ def simulate(
     if as_json:
         print_json(document(results))
     else:
-        console().print(render(results, f"{scenario.name}: {details}"))
+        screen = console(PIPED_WIDTH)
+        screen.print(render(results, f"{scenario.name}: {details}", screen.width))
     if drawing is not None:
         drawing(results, scenario.name, details)
     if not all(result.has_results for result in results):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import sys
 from collections.abc import Coroutine, Iterator
@@ -29,10 +30,14 @@ SERVER_EXTRA = "tangram-rl[server]"
 DEMO_EXTRA = "tangram-rl[demo]"
 
 
-def console() -> Console:
+def console(piped_width: int | None = None) -> Console:
     """For tables on stdout: made when it is needed, so that a redirected stdout is seen. Commands
-    and reasons are shown as they are, not read as markup."""
-    return Console(highlight=False, markup=False, emoji=False)
+    and reasons are shown as they are, not read as markup. `piped_width` is for a stdout that is no
+    terminal, where nothing else says how wide (COLUMNS may)."""
+    made = Console(highlight=False, markup=False, emoji=False)
+    if piped_width is not None and not made.is_terminal and "COLUMNS" not in os.environ:
+        made.width = piped_width
+    return made
 
 
 def complain(message: object) -> None:

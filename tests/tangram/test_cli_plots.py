@@ -14,8 +14,9 @@ import pytest
 from typer.testing import CliRunner
 
 from tangram.cli import app
-from tangram.cli.comparison import document, rows
+from tangram.cli.comparison import document, overview
 from tangram.cli.plots import render, series
+from tangram.cli.plots.figure import CURVE_IN, GANTT_IN, GAP_IN
 from tangram.scheduler.model import State
 from tangram.scheduler.simulator.result import ActionRun, Hold, SimulationResult
 
@@ -68,6 +69,34 @@ def test_utilisation_is_the_mean_share_of_the_units_held_in_each_bin() -> None:
 def test_waiting_is_the_mean_number_of_actions_that_wait_in_each_bin() -> None:
     waited = result(ran(0.0, 4.0, queue_s=2.0), ran(0.0, 4.0, queue_s=0.5))
     assert series.waiting(waited, np.array([0.0, 1.0, 2.0, 4.0])) == pytest.approx([1.5, 1.0, 0.0])
+
+
+def test_gpus_of_services_of_their_own_are_gpus_like_those_of_a_pool() -> None:
+    shared = replace(ran(0.0, 4.0, 2), resource="gpus", node="")
+    own = [replace(ran(0.0, 4.0, 2), resource=f"gpus:{name}", node="") for name in "abc"]
+    pool = SimulationResult("elastic", [shared], {("gpus", ""): 4})
+    capacities = {(f"gpus:{name}", ""): 4 for name in "abcd"}
+    dedicated = SimulationResult("dedicated", own, capacities)
+    assert series.kinds([dedicated, pool]) == ["gpus"]
+    edges = np.array([0.0, 4.0])
+    assert series.utilisation(dedicated, "gpus", edges) == pytest.approx([6 / 16])
+    assert series.utilisation(pool, "gpus", edges) == pytest.approx([0.5])
+    chart = series.gantt(dedicated, "gpus")
+    assert (chart.capacity, len(chart.bars), chart.dropped) == (16, 3, 0)
+
+
+def test_a_chart_of_who_held_what_is_drawn_only_where_somebody_held_any() -> None:
+    idle = replace(ran(0.0, 4.0), resource="quota:search", node="", holds=())
+    both = {("cores", "node0"): 4, ("quota:search", ""): 2}
+    one = SimulationResult("fcfs", [ran(0.0, 4.0), idle], both)
+    other = SimulationResult("pod", [ran(0.0, 4.0), replace(idle, holds=(Hold(0, 4, 1),))], both)
+
+    def height(*results: SimulationResult) -> float:
+        svg = ElementTree.fromstring(render(results, "t", "d", "svg"))
+        return float(svg.attrib["height"].removesuffix("pt"))
+
+    chart = GANTT_IN + GAP_IN
+    assert height(one, other) - height(one, one) == pytest.approx(72 * (chart + CURVE_IN + GAP_IN))
 
 
 def test_the_parts_of_the_mean_act_add_up_to_it() -> None:
@@ -140,14 +169,14 @@ def test_a_page_holds_the_table_the_notes_and_the_picture_and_loads_nothing() ->
     assert "tell &lt;this&gt;" in text
     assert "speed 800 ms (the best)" in text
     assert text.count("<svg") == 1
-    assert all(f"<td>{cell}</td>" in text for row in rows([noted, noted]) for cell in row)
+    assert all(f"<td>{cell}</td>" in text for row in overview([noted, noted]).rows for cell in row)
     assert "<script" not in text and 'src="http' not in text
 
 
 def test_a_result_without_any_action_can_be_drawn_and_tabled() -> None:
     empty = result()
     assert render([empty], "nothing", "", "svg").startswith(b"<?xml")
-    assert rows([empty])[0][1] == "-"
+    assert overview([empty]).rows[0][1] == "-"
     assert document([empty])["mean_act_s"] is None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,8 +53,8 @@ def trace(tmp_path: Path) -> Path:
     return path
 
 
-def tangram(*arguments: object, stdin: bytes | None = None) -> Result:
-    environment = {"COLUMNS": "120", "NO_COLOR": "1", "TERM": "dumb"}
+def tangram(*arguments: object, stdin: bytes | None = None, width: int = 120) -> Result:
+    environment = {"COLUMNS": str(width), "NO_COLOR": "1", "TERM": "dumb"}
     return CliRunner().invoke(app, list(map(str, arguments)), input=stdin, env=environment)
 
 
@@ -105,6 +106,43 @@ def test_several_policies_stand_side_by_side_and_are_compared_with_the_first(tra
     ratio = found["results"][0]["mean_act_s"] / found["results"][1]["mean_act_s"]
     assert f"{ratio:.2f} x" in text
     assert "four.jsonl: 4 trajectories, 4 actions on 1 node of 2 cores" in text
+
+
+@pytest.mark.parametrize(
+    ("width", "shed"), [(100, {"p50"}), (80, {"p50", "over", "group", "makespan"})]
+)
+def test_a_narrow_table_sheds_figures_and_keeps_whose_they_are(width: int, shed: set[str]) -> None:
+    pod = "pod:request=0.5,limit=4,pods=110"
+    options = ("--trajectories", "8", "--gpus", "1x8", *ORDERS, "--policy", "dedicated")
+    both = (*options, "--policy", "elastic", "--policy", pod)
+    lines = tangram("simulate", "mopd-deepsearch", *both, width=width).stdout.splitlines()
+    head = {word for text in lines[1:3] for word in text.split()}
+    assert head.isdisjoint(shed)
+    assert {"policy", "order", "ACT", "p95", "queue", "GPUs", "first"} <= head
+    assert max(map(len, lines)) <= width
+    rows = [text for text in lines[4:] if text.startswith(("dedicated ", "elastic ", "pod:"))]
+    assert [row[:9] for row in rows] == ["dedicated"] * 2 + ["elastic  "] * 2 + [pod[:9]]
+    note = next(text for text in lines if text.startswith(f"not shown in {width} columns: p50"))
+    assert ("per group" in note) == ("group" in shed)
+
+
+def test_figures_that_nothing_has_take_no_column() -> None:
+    text = tangram("simulate", "mopd", "--trajectories", "4", *FCFS).stdout
+    assert "cores" not in text and "queue" in text
+
+
+def test_a_table_that_goes_into_a_file_is_wide_enough_for_its_policies(trace: Path) -> None:
+    pod = "pod:request=0.5,limit=4,pods=110"
+    command = [sys.executable, "-m", "tangram.cli", "simulate", str(trace), "--nodes", "2"]
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    done = subprocess.run(
+        [*command, *FCFS, "--policy", pod],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert pod in done.stdout
 
 
 def test_a_trace_is_multiplied_and_made_elastic(trace: Path) -> None:

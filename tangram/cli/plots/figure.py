@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import matplotlib
@@ -108,7 +109,8 @@ def draw(results: Sequence[SimulationResult], title: str, details: str) -> bytes
 
 def _figure(results: Sequence[SimulationResult], title: str, details: str) -> Figure:
     kinds = series.kinds(results)
-    charts = [(result, kind) for kind in kinds for result in results][:GANTT_ROWS_MAX]
+    drawn = ((result, series.gantt(result, kind)) for kind in kinds for result in results)
+    charts = list(islice((pair for pair in drawn if pair[1].bars), GANTT_ROWS_MAX))
     heights = [TOP_IN, *[CURVE_IN] * (len(kinds) + 1), *[GANTT_IN] * len(charts)]
     height = HEAD_IN + FOOT_IN + sum(heights) + GAP_IN * (len(heights) - 1)
     figure = Figure(figsize=(WIDTH_IN, height), facecolor="white")
@@ -131,8 +133,8 @@ def _figure(results: Sequence[SimulationResult], title: str, details: str) -> Fi
     for row, kind in enumerate(kinds, 1):
         _over_time(figure.add_subplot(grid[row, :]), results, colours, kind, window)
     _over_time(figure.add_subplot(grid[len(kinds) + 1, :]), results, colours, None, window)
-    for row, (result, kind) in enumerate(charts, len(kinds) + 2):
-        _gantt(figure.add_subplot(grid[row, :]), result, kind, window)
+    for row, (result, chart) in enumerate(charts, len(kinds) + 2):
+        _gantt(figure.add_subplot(grid[row, :]), result, chart, window)
     return figure
 
 
@@ -260,8 +262,9 @@ def _over_time(
         )
 
 
-def _gantt(axes: Axes, result: SimulationResult, kind: str, window: tuple[float, float]) -> None:
-    chart = series.gantt(result, kind)
+def _gantt(
+    axes: Axes, result: SimulationResult, chart: series.Gantt, window: tuple[float, float]
+) -> None:
     groups: dict[str, list[series.Bar]] = {}
     for bar in chart.bars:
         groups.setdefault(_unit_colour(bar.units), []).append(bar)

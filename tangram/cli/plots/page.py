@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from ...scheduler.simulator.result import SimulationResult
-from ..comparison import breakdowns, columns, notes, rows
+from ..comparison import Cells, breakdowns, notes, overview
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #22272e; margin: 2rem auto; max-width: 76rem;
@@ -24,8 +24,7 @@ svg { width: 100%; height: auto; margin-top: 1rem; }
 
 
 def page(results: Sequence[SimulationResult], title: str, details: str, svg: str) -> str:
-    tables = _table(columns(results), rows(results))
-    tables += "".join(_table(part.columns, part.rows) for part in breakdowns(results))
+    tables = "".join(_table(part) for part in (overview(results), *breakdowns(results)))
     said = "".join(f"<p>{escape(note)}</p>" for note in notes(results))
     drawing = svg[svg.index("<svg") :]
     return (
@@ -37,9 +36,9 @@ def page(results: Sequence[SimulationResult], title: str, details: str, svg: str
     )
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
+def _table(cells: Cells) -> str:
+    head = "".join(f"<th>{escape(name)}</th>" for name in cells.columns)
     body = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in cells.rows
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...scheduler.model import CORES
+from ...scheduler.simulator.actions import GPUS, counts_gpus
 from ...scheduler.simulator.result import ActionRun, SimulationResult
 
 TIME_BINS = 480
@@ -61,18 +62,23 @@ def start_s(results: Sequence[SimulationResult]) -> float:
 
 
 def kinds(results: Sequence[SimulationResult]) -> list[str]:
-    """Kinds of resources that have a capacity and were held, cores first."""
-    held = {a.resource for result in results for a in result.actions if a.holds}
-    counted = {kind for result in results for kind, _ in result.capacities}
+    """Kinds of resources that have a capacity and were held, cores first. GPUs are one kind, also
+    where each service has its own."""
+    held = {_folded(a.resource) for result in results for a in result.actions if a.holds}
+    counted = {_folded(kind) for result in results for kind, _ in result.capacities}
     return sorted(held & counted, key=lambda kind: (kind != CORES, kind))
+
+
+def _folded(kind: str) -> str:
+    return GPUS if counts_gpus(kind) else kind
 
 
 def utilisation(result: SimulationResult, kind: str, edges: Array) -> Array:
     """Mean share of all units of `kind` that were held between each two of `edges` (seconds). Where
     units are shared out, a hold tells an action's mean share, so that sums may pass what there is
     for a moment: they are cut there."""
-    capacity = sum(units for (name, _), units in result.capacities.items() if name == kind)
-    holds = [hold for a in result.actions if a.resource == kind for hold in a.holds]
+    capacity = sum(units for (k, _), units in result.capacities.items() if _folded(k) == kind)
+    holds = [hold for a in result.actions if _folded(a.resource) == kind for hold in a.holds]
     starts = np.array([hold.start_s for hold in holds])
     ends = np.array([hold.end_s for hold in holds])
     units = np.array([hold.units for hold in holds])
@@ -116,12 +122,14 @@ def gantt(result: SimulationResult, kind: str) -> Gantt:
     """The busiest node of `kind`: every hold in lanes of its own, lowest lanes first."""
     by_node: dict[str, list[ActionRun]] = {}
     for action in result.actions:
-        if action.resource == kind:
+        if _folded(action.resource) == kind:
             by_node.setdefault(action.node, []).append(action)
     node = max(by_node, key=lambda name: _held(by_node[name]), default="")
-    capacity = result.capacities.get((kind, node)) or max(
-        (units for (name, _), units in result.capacities.items() if name == kind), default=1
-    )
+    there: dict[str, int] = {}
+    for (name, place), units in result.capacities.items():
+        if _folded(name) == kind:
+            there[place] = there.get(place, 0) + units
+    capacity = there.get(node) or max(there.values(), default=1)
     runs = by_node.get(node, [])
     shared = any(hold.units % 1 for action in runs for hold in action.holds)
     holds = [hold for action in runs for hold in _stretches(action, shared)]
