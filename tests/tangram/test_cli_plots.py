@@ -86,8 +86,8 @@ def test_gpus_of_services_of_their_own_are_gpus_like_those_of_a_pool() -> None:
 
 
 def test_a_chart_of_who_held_what_is_drawn_only_where_somebody_held_any() -> None:
-    idle = replace(ran(0.0, 4.0), resource="quota:search", node="", holds=())
-    both = {("cores", "node0"): 4, ("quota:search", ""): 2}
+    idle = replace(ran(0.0, 4.0), resource="gpus", node="", holds=())
+    both = {("cores", "node0"): 4, ("gpus", ""): 2}
     one = SimulationResult("fcfs", [ran(0.0, 4.0), idle], both)
     other = SimulationResult("pod", [ran(0.0, 4.0), replace(idle, holds=(Hold(0, 4, 1),))], both)
 

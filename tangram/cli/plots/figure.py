@@ -28,7 +28,7 @@ from matplotlib.ticker import (
     PercentFormatter,
 )
 
-from ...scheduler.model import CORES
+from ...scheduler.model import CORES, QUOTA_PREFIX
 from ...scheduler.simulator.result import SimulationResult
 from . import series
 
@@ -109,7 +109,9 @@ def draw(results: Sequence[SimulationResult], title: str, details: str) -> bytes
 
 def _figure(results: Sequence[SimulationResult], title: str, details: str) -> Figure:
     kinds = series.kinds(results)
-    drawn = ((result, series.gantt(result, kind)) for kind in kinds for result in results)
+    # Units of a quota are all alike: how many are held is told by the curve.
+    physical = [kind for kind in kinds if not kind.startswith(QUOTA_PREFIX)] or kinds
+    drawn = ((result, series.gantt(result, kind)) for kind in physical for result in results)
     charts = list(islice((pair for pair in drawn if pair[1].bars), GANTT_ROWS_MAX))
     heights = [TOP_IN, *[CURVE_IN] * (len(kinds) + 1), *[GANTT_IN] * len(charts)]
     height = HEAD_IN + FOOT_IN + sum(heights) + GAP_IN * (len(heights) - 1)
