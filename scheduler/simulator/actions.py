@@ -106,12 +106,17 @@ def _plan(
         group=trajectory.group,
         step=trajectory.step,
         tenant=trajectory.tenant,
-        signature=trace.service or (trace.kind if trace.kind != trace.runs_as else ""),
+        signature=trace.signature or trace.service or _plain_kind(trace),
         # A service cannot move to other GPUs while it answers.
         malleable=trace.malleable and trace.amounts.elastic and trace.runs_as == EXEC,
         service=trace.service if trace.runs_as == SCORE else "",
     )
     return Plan(action, truth, trace, resource_kind(trace))
+
+
+def _plain_kind(trace: TraceAction) -> str:
+    """Tests and shells of a trace without signatures are told apart by their kind."""
+    return trace.kind if trace.kind != trace.runs_as else ""
 
 
 _NOTHING = Profile()

@@ -42,6 +42,15 @@ class Fields:
         if not isinstance(values, dict):
             self.refuse("", f"a JSON object is needed, not {shown(values)}")
         self._values: Mapping[str, object] = values
+        self._read: set[str] = set()
+
+    def unread(self) -> set[str]:
+        """Keys that nobody asked for until now."""
+        return self._values.keys() - self._read
+
+    def _get(self, field: str) -> object:
+        self._read.add(field)
+        return self._values.get(field)
 
     def at(self, values: object, path: str) -> Fields:
         """An object further in, for errors at the same line."""
@@ -53,12 +62,12 @@ class Fields:
         raise TraceError(f"{self._place}: {name}: {what}" if name else f"{self._place}: {what}")
 
     def has(self, field: str) -> bool:
-        return self._values.get(field) is not None
+        return self._get(field) is not None
 
     def text(self, field: str, default: str | None = None) -> str:
         """A string of 1 to NAME_CHARS_MAX characters; without a default it must be there. With
         one, an empty string counts as missing."""
-        value = self._values.get(field)
+        value = self._get(field)
         if value in (None, "") and default is not None:
             return default
         if not isinstance(value, str) or not 0 < len(value) <= NAME_CHARS_MAX:
@@ -70,7 +79,7 @@ class Fields:
         self, field: str, default: float | None, low: float, high: float, unit: str = ""
     ) -> float:
         """A finite number from `low` to `high`; without a default it must be there."""
-        value = self._values.get(field)
+        value = self._get(field)
         if value is None and default is not None:
             return default
         return self._number(field, value, low, high, unit)
@@ -86,7 +95,7 @@ class Fields:
 
     def whole(self, field: str, default: int | None, low: int, high: int) -> int | None:
         """An integer from `low` to `high`, or the default if it is missing."""
-        value = self._values.get(field)
+        value = self._get(field)
         if value is None:
             return default
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
@@ -94,14 +103,14 @@ class Fields:
         return value
 
     def flag(self, field: str) -> bool:
-        value = self._values.get(field)
+        value = self._get(field)
         if value is not None and not isinstance(value, bool):
             self.refuse(field, f"true or false is needed, not {shown(value)}")
         return bool(value)
 
     def items(self, field: str, most: int) -> list[object]:
         """A list that must be there."""
-        value = self._values.get(field)
+        value = self._get(field)
         if not isinstance(value, list):
             self.refuse(field, f"a list is needed, not {shown(value)}")
         if len(value) > most:
@@ -110,7 +119,7 @@ class Fields:
 
     def amounts(self, field: str) -> Amounts:
         """[1, 2, 4] is a set, "1-32" a range, 4 or [4] one amount; missing means 1."""
-        value = self._values.get(field)
+        value = self._get(field)
         if value is None:
             return Amounts.exactly(1)
         if isinstance(value, str):
@@ -137,7 +146,7 @@ class Fields:
     def table(self, field: str) -> dict[int, float]:
         """Units -> efficiency, EFFICIENCY_MIN <= E <= 1; empty if it is missing. E(1) is 1:
         `duration_s` is with one unit."""
-        value = self._values.get(field)
+        value = self._get(field)
         if value is None:
             return {}
         if not isinstance(value, dict) or len(value) > AMOUNTS_MAX:

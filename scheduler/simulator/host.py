@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 
 from ..core import Scheduler
 from ..events import NodeUp
@@ -30,12 +31,13 @@ from .bounds.lower import lower_bounds
 from .cluster import UNNAMED_MEMORY_BYTES, ClusterSpec, GpuSpec, QuotaSpec
 from .dedicated import DEDICATED_POLICY, SERVED_BY, on_own_gpus, own_gpus
 from .discipline import Discipline
+from .fields import shown
 from .loop import Host, SimulationError
 from .pods import Pods
 from .podspec import parse_pod
 from .policies import check_policy, is_pod
 from .result import ActionRun, GroupRun, SimulationResult
-from .trace import CALL, SCORE, TraceAction, TraceTrajectory
+from .trace import CALL, SCORE, TRACE_KEYS, TraceAction, TraceTrajectory
 
 __all__ = ["SimulationError", "simulate"]
 
@@ -46,7 +48,10 @@ GPU_VIEW = "chunks"
 """The view that knows which GPUs are near each other; without it all are alike."""
 
 SHOWN_MAX = 8
-"""Amounts or services that one note lists."""
+"""Amounts, services or keys that one note lists."""
+
+NEAR = 0.8
+"""How alike two keys are (difflib's ratio) where one may be meant by the other."""
 
 EPOCH = 1
 """Nodes join once and stay."""
@@ -211,7 +216,7 @@ def _notes(
     quotas: Sequence[QuotaSpec],
     shared: Sequence[Capacity],
 ) -> list[str]:
-    notes: list[str] = []
+    notes = [*_unread(trajectories), *_without_curve(trajectories)]
     if len(cluster.nodes) > 1 and not any(t.memory_mib for t in trajectories):
         notes.append(
             "no action tells its memory, so every trajectory goes to the first node: placement is"
@@ -224,6 +229,34 @@ def _notes(
         scores = [a for t in trajectories for a in t.actions if a.runs_as == SCORE]
         notes += _gpu_notes(scores, cluster)
     return notes
+
+
+def _unread(trajectories: Sequence[TraceTrajectory]) -> list[str]:
+    """Keys of the trace that change nothing, the likely mistakes among them with what was meant."""
+    lines = sum(bool(trajectory.unread) for trajectory in trajectories)
+    keys = sorted({key for trajectory in trajectories for key in trajectory.unread})
+    if not keys:
+        return []
+    said = []
+    for key in keys[:SHOWN_MAX]:
+        near = get_close_matches(key, TRACE_KEYS - {key}, 1, NEAR)
+        said.append(f"{shown(key)} ({near[0]}?)" if near and key not in TRACE_KEYS else shown(key))
+    more = ", ..." if len(keys) > SHOWN_MAX else ""
+    where = "1 line" if lines == 1 else f"{lines:,} lines"
+    return [f"keys that change nothing, in {where} of the trace: {', '.join(said)}{more}"]
+
+
+def _without_curve(trajectories: Sequence[TraceTrajectory]) -> list[str]:
+    number = sum(
+        action.amounts.elastic and action.serial is None and not action.elasticity
+        for trajectory in trajectories
+        for action in trajectory.actions
+    )
+    if not number:
+        return []
+    said = "actions that have several amounts and neither serial nor elasticity"
+    meant = "they run as if they scaled perfectly, and policies know it, as no server would"
+    return [f"{said}: {number:,}; {meant}"]
 
 
 def _ignored(policy: str, discipline: Discipline) -> list[str]:

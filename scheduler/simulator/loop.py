@@ -3,8 +3,9 @@
 Making a grant real costs nothing here: a sandbox is ready and an action started the moment that it
 is decided, so all that is measured is the scheduler's doing. The exceptions are what the views
 themselves say has to be prepared (a service that is not on the GPUs of its action is restored there
-first) and what a recorded trace says of its server (`overhead_s`, `prepare_s`, `release_s`). The
-loop is closed: an action is submitted a gap after the end of the one before it in its trajectory.
+first) and what a recorded trace says of its server (`sandbox_prepare_s`, `lease_prepare_s`,
+`release_s`). The loop is closed: an action is submitted a gap after the end of the one before it in
+its trajectory.
 The same trace, cluster, policy and seed give the same result.
 """
 
@@ -73,14 +74,14 @@ class _Run:
     cut: bool = False
     """It will end by its timeout."""
     entered: bool = False
-    """Its overhead is over: the scheduler knows of it."""
+    """Its sandbox is there: the scheduler knows of it."""
     finished: bool = False
     """It has ended, and what it holds is being released."""
     holds: list[Hold] = field(default_factory=list)
 
 
 _Due: TypeAlias = tuple[float, int, _Walk | _Run, int]
-"""When, in the order of being foreseen, whose next submission, or whose end of overhead, of run or
+"""When, in the order of being foreseen, whose next submission, or whose end of preparation, of run or
 of release, the version of the run."""
 
 
@@ -154,8 +155,8 @@ class Host:
             walk.opened = True
             self._feed(ev.TrajectoryOpened(opened(walk.trajectory)))
         run = self._runs[plan.action.id] = _Run(plan, walk, self._now)
-        if plan.trace.overhead_s:
-            self._foresee(self._now + plan.trace.overhead_s, run, run.version)
+        if plan.trace.sandbox_prepare_s:
+            self._foresee(self._now + plan.trace.sandbox_prepare_s, run, run.version)
         else:
             self._enter(run)
 
@@ -233,7 +234,7 @@ class Host:
             raise SimulationError(f"{grant.action} does not wait and was granted units: {grant}")
         run.granted_s, run.node, run.token = self._now, grant.node, grant.token
         run.units, run.since_s = _units(run, grant.amounts), self._now
-        run.ready_s = self._now + run.plan.trace.prepare_s
+        run.ready_s = self._now + run.plan.trace.lease_prepare_s
         if run.plan.action.service:
             run.ready_s += self._prepare_s(grant)
         self._foresee_end(run)
@@ -281,6 +282,8 @@ class Host:
     def _record(self, run: _Run, state: State, reason: str = "") -> None:
         self._hold(run)
         action = run.plan.action
+        sandbox_s = min(run.plan.trace.sandbox_prepare_s, self._now - run.submitted_s)
+        granted_s = self._now if run.granted_s is None else run.granted_s
         self.ended.append(
             ActionRun(
                 action.id,
@@ -294,8 +297,8 @@ class Host:
                 self._now,
                 state,
                 tuple(run.holds),
-                0.0 if run.granted_s is None else min(self._now, run.ready_s) - run.granted_s,
-                overhead_s=min(run.plan.trace.overhead_s, self._now - run.submitted_s),
+                prepare_s=sandbox_s + max(0.0, min(self._now, run.ready_s) - granted_s),
+                sandbox_prepare_s=sandbox_s,
                 timed_out=run.cut and state is State.FINISHED,
                 reason=reason,
                 tenant=action.tenant,

@@ -25,7 +25,7 @@ from .cluster import UNNAMED_MEMORY_BYTES, ClusterSpec
 from .podspec import PodSpec
 from .result import ActionRun, Hold
 from .sharing import SharedNode
-from .trace import EXEC, TraceTrajectory
+from .trace import EXEC, TraceAction, TraceTrajectory
 
 
 @dataclass(slots=True, eq=False)
@@ -69,6 +69,7 @@ class _Run:
     member: int = 0
     """Of its node's sharing, or the token of what it holds of the cluster."""
     prepare_s: float = 0.0
+    """Since it was served: the restore of its service."""
     ended: bool = False
 
 
@@ -181,9 +182,8 @@ class Pods:
     def _submit(self, walk: _Walk) -> None:
         run = _Run(walk.plans[walk.next], walk, self._now)
         walk.next += 1
-        trace = run.plan.trace
-        if overhead_s := trace.overhead_s + trace.prepare_s:
-            self._foresee(self._now + overhead_s, partial(self._enter, run))
+        if prepare_s := _prepare_s(run.plan.trace):
+            self._foresee(self._now + prepare_s, partial(self._enter, run))
         else:
             self._enter(run)
 
@@ -279,6 +279,7 @@ class Pods:
     ) -> None:
         run.ended = True
         action, walk = run.plan.action, run.walk
+        before_s = _prepare_s(run.plan.trace)
         held = units and self._now > run.granted_s
         self.ended.append(
             ActionRun(
@@ -293,8 +294,8 @@ class Pods:
                 self._now,
                 State.FAILED if reason else State.FINISHED,
                 (Hold(run.granted_s, self._now, units),) if held else (),
-                prepare_s=run.prepare_s,
-                overhead_s=run.plan.trace.overhead_s + run.plan.trace.prepare_s,
+                prepare_s=before_s + run.prepare_s,
+                sandbox_prepare_s=before_s,
                 timed_out=timed_out,
                 reason=reason,
                 tenant=action.tenant,
@@ -306,6 +307,11 @@ class Pods:
             self._foresee_next(walk, self._now)
         else:
             self._close(walk)
+
+
+def _prepare_s(trace: TraceAction) -> float:
+    """In a pod there is no lease to be made: what the server needed comes all before the run."""
+    return trace.sandbox_prepare_s + trace.lease_prepare_s
 
 
 def _least(run: _Run) -> int:

@@ -40,11 +40,11 @@ class ActionRun:
     holds: tuple[Hold, ...] = ()
     """Of the key resource, in order; several where the amount changed while it ran."""
     prepare_s: float = 0.0
-    """Part of the time since the grant in which it did not run yet (a service was restored)."""
+    """In which it was made ready: its sandbox, then its lease, a service that was restored."""
     timed_out: bool = False
     """It was cut at its timeout: an end like others, `finished`, with that outcome."""
-    overhead_s: float = 0.0
-    """Part of the time before the grant in which it could not be granted anything."""
+    sandbox_prepare_s: float = 0.0
+    """The part of `prepare_s` before the grant: its sandbox started."""
     reason: str = ""
     """Why it ended without a result, in plain English; empty if it has one."""
     tenant: str = ""
@@ -55,12 +55,12 @@ class ActionRun:
 
     @property
     def run_s(self) -> float:
-        return self.act_s - self.queue_s - self.prepare_s - self.overhead_s
+        return self.act_s - self.queue_s - self.prepare_s
 
     @property
     def queue_s(self) -> float:
         granted_s = self.granted_s if self.granted_s is not None else self.ended_s
-        return max(0.0, granted_s - self.submitted_s - self.overhead_s)
+        return max(0.0, granted_s - self.submitted_s - self.sandbox_prepare_s)
 
 
 @dataclass(frozen=True, slots=True)

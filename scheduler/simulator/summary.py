@@ -57,6 +57,8 @@ def summarise(result: SimulationResult) -> dict[str, Any]:
         "trajectories": len({run.trajectory for run in result.actions}),
         "states": dict(sorted(Counter(str(run.state) for run in result.actions).items())),
         "timed_out": sum(run.timed_out for run in counted),
+        "mean_prepare_s": mean([run.prepare_s for run in counted]),
+        "mean_run_s": mean([run.run_s for run in counted]),
         "by_kind": _by_kind(counted),
         "order": result.order or None,
         **_by_owner(counted),
@@ -79,7 +81,6 @@ def _by_kind(counted: Sequence[ActionRun]) -> dict[str, dict[str, Any]]:
             "mean_queue_s": mean([run.queue_s for run in runs]),
             "mean_prepare_s": mean([run.prepare_s for run in runs]),
             "mean_run_s": mean([run.run_s for run in runs]),
-            "mean_overhead_s": mean([run.overhead_s for run in runs]),
             "mean_units": _mean_units(runs),
         }
         for kind, runs in sorted(kinds.items())

@@ -8,10 +8,11 @@
 Who is served first may depend on more of a trajectory, all optional: `tenant`, `group`, `step`,
 `priority`; of an action `priority`, which adds to its trajectory's.
 
-Recorded traces say more (all optional, 0 if missing): of an action `overhead_s`, seconds of its
-completion time before it could be granted anything (its sandbox started); `prepare_s`, seconds that
-it held its units and did not run; `release_s`, seconds that they stayed taken after its end; of a
-trajectory `memory_mib`, what it reserved, if that is more than the largest of its actions.
+Recorded traces say more (all optional, nothing if missing). What a command is like is its
+`signature`, as "pytest". The seconds that it was prepared are of two kinds: `sandbox_prepare_s` before
+it could be granted anything, while its sandbox started, and `lease_prepare_s` in which it held its
+units and did not run. `release_s` is how long those stayed taken after its end. Of a trajectory
+`memory_mib` is what it reserved, if that is more than the largest of its actions.
 
 An action is submitted `gap_s` after the end of the one before it (the first at start_s + gap_s), so
 slow actions delay what follows. `duration_s` is with one unit of the key resource. No IO: who calls
@@ -24,6 +25,7 @@ import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from dataclasses import fields as fields_of
 from math import inf
 
 from ..model import DURATION_MIN_S, EMPTY, Amounts, Profile
@@ -62,6 +64,9 @@ MEMORY_MIB_MAX = float(1 << 30)
 
 PRIORITY_MAX = 1_000_000
 
+SHOWN_MAX = 8
+"""Signatures that one message lists."""
+
 _ONE = Amounts.exactly(1)
 
 
@@ -86,8 +91,10 @@ class TraceAction:
     timeout_s: float | None = None
     priority: int = 0
     """Of its own, beside its trajectory's."""
-    overhead_s: float = 0.0
-    prepare_s: float = 0.0
+    signature: str = ""
+    """What an exec is like: alike ones are learned of together."""
+    sandbox_prepare_s: float = 0.0
+    lease_prepare_s: float = 0.0
     release_s: float = 0.0
 
     @property
@@ -117,6 +124,8 @@ class TraceTrajectory:
     image: str = ""
     image_digest: str = ""
     """What ran, for those who read the trace. Nothing is simulated by it."""
+    unread: tuple[str, ...] = ()
+    """Keys of its line, and of its actions, that change nothing: misspelt, or foreign."""
 
     @property
     def memory_mib(self) -> float:
@@ -126,12 +135,19 @@ class TraceTrajectory:
         return max(used_mib, self.reserved_mib)
 
 
+TRACE_KEYS = frozenset(
+    {"trajectory", "actions", "cores", "gpus"}
+    | {f.name for f in fields_of(TraceAction) if f.name != "amounts"}
+    | {f.name for f in fields_of(TraceTrajectory) if f.name not in ("id", "reserved_mib", "unread")}
+)
+"""All keys that mean something on some line or action."""
+
 # Reading and writing
 
 
 def read_lines(lines: Iterable[str], source: str) -> list[TraceTrajectory]:
-    """All trajectories, in order; blank lines are passed over, unknown keys ignored. `source` names
-    the file in errors. Raises TraceError."""
+    """All trajectories, in order; blank lines are passed over, unknown keys change nothing but
+    `TraceTrajectory.unread`. `source` names the file in errors. Raises TraceError."""
     trajectories: list[TraceTrajectory] = []
     seen: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
@@ -164,9 +180,12 @@ def _decode(line: str, place: str) -> Fields:
 
 def _read_trajectory(fields: Fields) -> TraceTrajectory:
     actions: list[TraceAction] = []
+    unread: set[str] = set()
     for index, values in enumerate(fields.items("actions", ACTIONS_MAX)):
-        actions.append(_read_action(fields.at(values, f"actions[{index}]")))
-    return TraceTrajectory(
+        of_action = fields.at(values, f"actions[{index}]")
+        actions.append(_read_action(of_action))
+        unread |= of_action.unread()
+    trajectory = TraceTrajectory(
         id=fields.text("trajectory"),
         task=fields.text("task", "default"),
         start_s=fields.number("start_s", 0.0, 0.0, TIME_MAX_S, "seconds"),
@@ -179,6 +198,9 @@ def _read_trajectory(fields: Fields) -> TraceTrajectory:
         image=fields.text("image", ""),
         image_digest=fields.text("image_digest", ""),
     )
+    if unread := unread | fields.unread():
+        return replace(trajectory, unread=tuple(sorted(unread)))
+    return trajectory
 
 
 def _read_action(fields: Fields) -> TraceAction:
@@ -209,8 +231,9 @@ def _read_action(fields: Fields) -> TraceAction:
         malleable=fields.flag("malleable"),
         timeout_s=timeout_s if timeout_s != inf else None,
         priority=fields.whole("priority", 0, -PRIORITY_MAX, PRIORITY_MAX) or 0,
-        overhead_s=fields.number("overhead_s", 0.0, 0.0, TIME_MAX_S, "seconds"),
-        prepare_s=fields.number("prepare_s", 0.0, 0.0, TIME_MAX_S, "seconds"),
+        signature=fields.text("signature", ""),
+        sandbox_prepare_s=fields.number("sandbox_prepare_s", 0.0, 0.0, TIME_MAX_S, "seconds"),
+        lease_prepare_s=fields.number("lease_prepare_s", 0.0, 0.0, TIME_MAX_S, "seconds"),
         release_s=fields.number("release_s", 0.0, 0.0, TIME_MAX_S, "seconds"),
     )
 
@@ -256,8 +279,9 @@ def _written(action: TraceAction) -> dict[str, object]:
         malleable=action.malleable,
         timeout_s=action.timeout_s,
         priority=action.priority,
-        overhead_s=action.overhead_s,
-        prepare_s=action.prepare_s,
+        signature=action.signature,
+        sandbox_prepare_s=action.sandbox_prepare_s,
+        lease_prepare_s=action.lease_prepare_s,
         release_s=action.release_s,
     )
     return values
@@ -306,19 +330,21 @@ def _renamed(trajectory: TraceTrajectory, number: int, known: set[str]) -> Trace
 def make_elastic(
     trajectories: Sequence[TraceTrajectory], kind: str, amounts: Amounts, serial: float
 ) -> list[TraceTrajectory]:
-    """The same, all actions whose kind is written so with these amounts and this serial share.
-    Raises ValueError for a kind that no action has, or that takes neither cores nor GPUs."""
+    """The same, all actions whose kind or signature is written so with these amounts and this
+    serial share. Raises ValueError for one that no action has, or that takes neither cores nor
+    GPUs."""
     kinds = {action.kind for trajectory in trajectories for action in trajectory.actions}
-    if kind not in kinds:
-        known = ", ".join(sorted(kinds)) or "none"
-        raise ValueError(f"no action is of kind {shown(kind)}; the trace has {known}")
+    signatures = {a.signature for trajectory in trajectories for a in trajectory.actions}
+    if kind not in kinds | signatures:
+        known = ", ".join([*sorted(kinds), *sorted(signatures - {""})[:SHOWN_MAX]]) or "none"
+        raise ValueError(f"no action is of kind or signature {shown(kind)}; the trace has {known}")
     if kind == CALL:
         raise ValueError("a call takes neither cores nor GPUs, so it cannot be elastic")
     if not 0 <= serial <= 1:
         raise ValueError(f"serial is a share from 0 to 1, not {serial}")
 
     def changed(action: TraceAction) -> TraceAction:
-        if action.kind != kind:
+        if kind not in (action.kind, action.signature):
             return action
         return replace(action, amounts=amounts, serial=serial, elasticity=EMPTY)
 
@@ -326,8 +352,8 @@ def make_elastic(
 
 
 def parse_elastic(text: str) -> tuple[str, Amounts, float]:
-    """ "test=1-32:0.03" -> kind, amounts, serial share. Raises ValueError."""
-    kind, equals, rest = text.partition("=")
+    """ "test=1-32:0.03" -> kind or signature, amounts, serial share. Raises ValueError."""
+    kind, equals, rest = text.rpartition("=")
     amounts, colon, share = rest.rpartition(":")
     try:
         serial = float(share)

@@ -30,7 +30,7 @@ NAME_WIDTH = 16
 """To which the name of a policy, an order or a task is folded at most: `pod:request=0.5,limit=4` in
 two lines. Rather than fold it more, a narrow table sheds figures."""
 
-SHED = ("p50", "over bound", "per group", "makespan", "p95", "per traj")
+SHED = ("p50", "over bound", "prepare", "per group", "makespan", "p95", "per traj")
 """Figures that a narrow table does without, the least wanted first."""
 
 GAP = 2
@@ -53,7 +53,7 @@ def overview(results: Sequence[SimulationResult]) -> Cells:
     """Per result its figures. `per traj` is the sum of ACTs of a trajectory, the mean, `per group`
     the mean time from the first start of a group to its last end. `vs first` is the first policy's
     mean ACT over this one's: more than 1 is better. `over bound` is how far the mean ACT is above
-    the best lower bound. Figures that no result has are left out."""
+    the best lower bound. Figures that no result has are left out, and `prepare` where nothing was."""
     summaries = [summarise(result) for result in results]
     first_s = summaries[0]["mean_act_s"]
     table = {"policy": [summary["policy"] for summary in summaries]}
@@ -61,6 +61,7 @@ def overview(results: Sequence[SimulationResult]) -> Cells:
         table["order"] = [summary["order"] or MISSING for summary in summaries]
     for name, key in _TIMES.items():
         table[name] = [_time(summary[key]) for summary in summaries]
+    table["prepare"] = [_time(summary["mean_prepare_s"] or None) for summary in summaries]
     table["per group"] = [_time(s.get("groups", {}).get("mean_s")) for s in summaries]
     table["makespan"] = [_time(summary["makespan_s"]) for summary in summaries]
     table["cores"] = [_share(summary["core_utilisation"]) for summary in summaries]

@@ -276,8 +276,9 @@ def _step(record: ActionRecord, predict: Callable[[Action], Profile]) -> _Step:
         memory_mib=round(result.peak_memory_bytes / MIB, 1),
         timeout_s=action.timeout_s,
         priority=action.priority,
-        overhead_s=round(record.sandbox_wait_s, DIGITS),
-        prepare_s=round(max(0.0, ended - granted - result.run_s), DIGITS),
+        signature=action.signature if action.kind == EXEC else "",
+        sandbox_prepare_s=round(record.sandbox_wait_s, DIGITS),
+        lease_prepare_s=round(max(0.0, ended - granted - result.run_s), DIGITS),
         release_s=round(max(0.0, released - ended), DIGITS),
     )
     if action.kind == EXEC:

@@ -131,6 +131,15 @@ def test_figures_that_nothing_has_take_no_column() -> None:
     assert "cores" not in text and "queue" in text
 
 
+def test_what_was_prepared_has_a_column_where_anything_was(tmp_path: Path) -> None:
+    path = tmp_path / "ready.jsonl"
+    path.write_text(line("a", second(sandbox_prepare_s=0.5, lease_prepare_s=0.25)))
+    lines = tangram("simulate", path, "--nodes", "1", *FCFS).stdout.splitlines()
+    assert "prepare" in lines[2] and "750 ms" in lines[4]
+    path.write_text(line("a", second()))
+    assert "prepare" not in tangram("simulate", path, "--nodes", "1", *FCFS).stdout
+
+
 def test_a_table_that_goes_into_a_file_is_wide_enough_for_its_policies(trace: Path) -> None:
     pod = "pod:request=0.5,limit=4,pods=110"
     command = [sys.executable, "-m", "tangram.cli", "simulate", str(trace), "--nodes", "2"]
@@ -260,7 +269,7 @@ def test_a_folder_is_not_read(tmp_path: Path) -> None:
         (("--nodes", "1", "--quota", "search"), "--quota"),
         (("--nodes", "1", "--quota", "a:concurrency=1", "--quota", "a:concurrency=2"), "twice"),
         (("--nodes", "1", "--elastic", "exec"), "--elastic"),
-        (("--nodes", "1", "--elastic", "test=1-2:0.1"), "no action is of kind 'test'"),
+        (("--nodes", "1", "--elastic", "test=1-2:0.1"), "of kind or signature 'test'"),
         (("--nodes", "1", "--trajectories", "3"), "--replicate multiplies a trace"),
         (("--nodes", "1", "--policy", "best"), "best"),
         (("--nodes", "1", "--plot", "picture.png"), "neither .svg nor .html"),

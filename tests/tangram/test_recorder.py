@@ -19,7 +19,7 @@ from tangram.managers.config import QuotaConfig
 from tangram.managers.fake import FakeManager
 from tangram.managers.opening import open_quota_manager
 from tangram.scheduler.model import Amounts, ResourceId
-from tangram.scheduler.simulator.trace import TraceTrajectory, read_lines
+from tangram.scheduler.simulator.trace import TraceTrajectory, make_elastic, read_lines
 from tangram.server import recorder
 from tangram.server.app import Server
 
@@ -117,7 +117,7 @@ async def test_a_replay_submits_when_it_was_submitted(trace: Path) -> None:
     assert second.gap_s == pytest.approx(records[1].submitted - (records[0].ended or 0), abs=2e-6)
     for action, record in zip(found.actions, records, strict=True):
         timing = record.timing(0.0)
-        rest_s = action.overhead_s + action.prepare_s + action.duration_s
+        rest_s = action.sandbox_prepare_s + action.lease_prepare_s + action.duration_s
         assert rest_s == pytest.approx(timing.act_s - timing.queue_s, abs=5e-6)
 
 
@@ -160,6 +160,25 @@ async def test_a_choice_of_which_nothing_is_known_is_written_as_what_it_got(trac
         [found] = read(trace)
     [action] = found.actions
     assert (action.amounts, action.serial) == (Amounts.exactly(2), None)
+
+
+async def test_a_recorded_command_is_known_by_its_signature(trace: Path) -> None:
+    async with recording(trace) as (server, client):
+        async with client.trajectory() as trajectory:
+            await trajectory.exec("sleep 0.01")
+            await trajectory.exec(["true", "--really"])
+        async with client.quota("search"):
+            pass
+        await _written(server, 3)
+        lines = read(trace)
+    actions = {action.signature: action for line in lines for action in line.actions}
+    assert set(actions) == {"sleep", "true", ""}
+    assert (actions["sleep"].kind, actions[""].kind) == ("exec", "call")
+    elastic = make_elastic(lines, "sleep", Amounts.between(1, 4), 0.1)
+    assert [a.amounts.elastic for line in elastic for a in line.actions if a.signature] == [
+        True,
+        False,
+    ]
 
 
 async def test_a_resized_action_is_written_with_the_work_it_did(trace: Path) -> None:

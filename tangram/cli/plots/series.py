@@ -88,8 +88,8 @@ def utilisation(result: SimulationResult, kind: str, edges: Array) -> Array:
 
 def waiting(result: SimulationResult, edges: Array) -> Array:
     """Mean number of actions that waited between each two of `edges` (seconds)."""
-    starts = np.array([a.submitted_s + a.overhead_s for a in result.actions])
-    ends = np.array([a.submitted_s + a.overhead_s + a.queue_s for a in result.actions])
+    starts = np.array([a.submitted_s + a.sandbox_prepare_s for a in result.actions])
+    ends = starts + np.array([a.queue_s for a in result.actions])
     return _mean_level(starts, ends, np.ones(len(starts)), edges)
 
 
@@ -109,11 +109,10 @@ def _mean_level(starts: Array, ends: Array, units: Array, edges: Array) -> Array
 
 
 def parts(result: SimulationResult) -> tuple[float, float, float]:
-    """Mean queue, prepare (with what a recorded trace calls overhead) and run of an action
-    (seconds); they add up to the mean ACT."""
+    """Mean queue, prepare and run of an action (seconds); they add up to the mean ACT."""
     number = max(len(result.actions), 1)
     queue_s = sum(action.queue_s for action in result.actions) / number
-    prepare_s = sum(action.prepare_s + action.overhead_s for action in result.actions) / number
+    prepare_s = sum(action.prepare_s for action in result.actions) / number
     act_s = sum(action.act_s for action in result.actions) / number
     return queue_s, prepare_s, act_s - queue_s - prepare_s
 

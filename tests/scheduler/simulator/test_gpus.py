@@ -50,6 +50,8 @@ def test_a_service_is_restored_once_and_stays_until_another_comes() -> None:
     assert [run.queue_s for run in result.actions] == [0, 0, 0, 0]
     parts = summarise(result)["by_kind"]["score"]
     assert (parts["mean_prepare_s"], parts["mean_run_s"]) == (2.75, 10)
+    whole = summarise(result)
+    assert (whole["mean_prepare_s"], whole["mean_run_s"]) == (2.75, 10)
     assert parts["mean_act_s"] == 12.75
 
 

@@ -12,11 +12,12 @@ from tangram.managers.gpu import CHUNKS_VIEW, ChunksView
 from tangram.managers.quota import QUOTA_VIEW, QuotaView
 from tangram.scheduler import Decision, Event, ResizeRequested, ResourceId, Scheduler, State, Tick
 from tangram.scheduler.simulator import host, loop
+from tangram.scheduler.simulator.actions import Planner
 from tangram.scheduler.simulator.cluster import GpuSpec, QuotaSpec, parse_nodes
 from tangram.scheduler.simulator.host import SimulationError
 from tangram.scheduler.simulator.result import Hold
 
-from .worlds import acts, call_of, ends, outcome, run_of, score_of, the, walk, walks
+from .worlds import acts, call_of, ends, outcome, read, run_of, score_of, the, walk, walks
 
 
 def test_an_action_is_submitted_a_gap_after_the_end_of_the_one_before() -> None:
@@ -175,7 +176,7 @@ def test_what_can_never_run_is_refused_at_once_and_its_trajectory_goes_on() -> N
     result = outcome([walk("a", run_of(1), run_of(1, 9), run_of(1, gap_s=1))], "8")
     refused = the(result, "a/1")
     assert (refused.state, refused.act_s, refused.granted_s) == (State.FAILED, 0, None)
-    assert "needs 9 cores, but the most that node node0" in refused.reason
+    assert "needs 9 cores, but the most that node0, the node of" in refused.reason
     assert ends(result) == {"a/0": 1, "a/1": 1, "a/2": 3}
 
 
@@ -343,21 +344,41 @@ def test_the_kind_as_written_reaches_the_result() -> None:
     assert the(outcome(walks(action), "1"), "t0/0").kind == "test"
 
 
+def test_actions_are_learned_of_by_their_signature_else_by_service_or_kind() -> None:
+    test, shell = replace(run_of(1), kind="test"), replace(run_of(1), signature="pytest")
+    plans = Planner().plan([walk("a", test, shell, score_of(1, [1, 2]), run_of(1))])
+    assert [plan.action.signature for plan in plans[0]] == ["test", "pytest", "rm", ""]
+
+
+def test_what_changes_nothing_in_a_trace_is_told_of() -> None:
+    line = '{"trajectory": "a", "turn": 3, "actions": [{"kind": "exec", "duration_s": 1, "serail": 0}]}'
+    [note] = [n for n in outcome(read(line), "1").notes if "change nothing" in n]
+    assert note == "keys that change nothing, in 1 line of the trace: 'serail' (serial?), 'turn'"
+    assert not any("change nothing" in n for n in outcome(walks(run_of(1)), "1").notes)
+
+
+def test_a_range_without_a_curve_is_told_of() -> None:
+    curves = [run_of(1, "1-4", serial=0.0), run_of(1, "1-4", elasticity={4: 0.9}), run_of(1, 2)]
+    assert not any("scaled perfectly" in n for n in outcome(walks(*curves), "4").notes)
+    [note] = [n for n in outcome(walks(run_of(1, "1-4"), *curves), "4").notes if "perfectly" in n]
+    assert "neither serial nor elasticity: 1;" in note
+
+
 # What a recorded trace says of a server's own time
 
 
-def test_overhead_delays_the_grant_and_holds_nothing() -> None:
+def test_the_start_of_a_sandbox_delays_the_grant_and_holds_nothing() -> None:
     """a is known from 0 to 3 and may run from 2 on; b, which comes second, runs before it."""
-    slow = run_of(1, overhead_s=2)
+    slow = run_of(1, sandbox_prepare_s=2)
     result = outcome([walk("a", slow), walk("b", run_of(1.5))], "1")
     assert ends(result) == {"a/0": 3, "b/0": 1.5}
     run = the(result, "a/0")
-    assert (run.queue_s, run.overhead_s, run.run_s, run.act_s) == (0, 2, 1, 3)
+    assert (run.queue_s, run.prepare_s, run.run_s, run.act_s) == (0, 2, 1, 3)
 
 
 def test_units_are_held_while_an_action_is_made_ready_and_released() -> None:
     """a holds the core from 0 to 1 + 2 + 0.5, though it has ended at 3."""
-    first = run_of(2, prepare_s=1, release_s=0.5)
+    first = run_of(2, lease_prepare_s=1, release_s=0.5)
     result = outcome([walk("a", first), walk("b", run_of(1))], "1")
     assert ends(result) == {"a/0": 3, "b/0": 4.5}
     run = the(result, "a/0")
@@ -372,9 +393,9 @@ def test_a_trajectory_goes_on_once_its_action_is_released() -> None:
 
 
 def test_a_timeout_does_not_count_the_time_of_making_ready() -> None:
-    result = outcome([walk("a", run_of(2, prepare_s=3, timeout_s=2))], "1")
+    result = outcome([walk("a", run_of(2, lease_prepare_s=3, timeout_s=2))], "1")
     assert not the(result, "a/0").timed_out
-    result = outcome([walk("a", run_of(4, prepare_s=3, timeout_s=2))], "1")
+    result = outcome([walk("a", run_of(4, lease_prepare_s=3, timeout_s=2))], "1")
     assert (the(result, "a/0").timed_out, the(result, "a/0").ended_s) == (True, 5)
 
 
@@ -383,14 +404,14 @@ def test_an_action_that_is_resized_while_it_is_made_ready_keeps_that_time(
 ) -> None:
     """4 s of work: ready at 2, from 1 on with two cores instead of one."""
     monkeypatch.setattr(host, "Scheduler", resized((1.0, 2)))
-    action = run_of(4, "1-2", prepare_s=2, malleable=True)
+    action = run_of(4, "1-2", lease_prepare_s=2, malleable=True)
     result = outcome(walks(action), "2")
     assert ends(result) == {"t0/0": 4}
     assert the(result, "t0/0").holds == (Hold(0, 1, 1), Hold(1, 4, 2))
 
 
-def test_pods_have_the_same_overheads() -> None:
-    timed = run_of(1, overhead_s=2, prepare_s=1)
+def test_pods_are_prepared_as_long() -> None:
+    timed = run_of(1, sandbox_prepare_s=2, lease_prepare_s=1)
     result = outcome([walk("a", timed)], "1", "pod:request=1,limit=1")
     run = the(result, "a/0")
-    assert (run.ended_s, run.overhead_s, run.queue_s, run.run_s) == (4, 3, 0, 1)
+    assert (run.ended_s, run.prepare_s, run.queue_s, run.run_s) == (4, 3, 0, 1)

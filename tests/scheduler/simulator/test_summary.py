@@ -54,7 +54,6 @@ def test_queueing_is_told_apart_from_running_by_kind() -> None:
         "mean_queue_s": 1,
         "mean_prepare_s": 0,
         "mean_run_s": 2,
-        "mean_overhead_s": 0,
         "mean_units": 2,
     }
 

@@ -65,25 +65,32 @@ def test_what_tells_who_is_served_first_is_read_and_written_again() -> None:
 
 
 def test_what_only_a_recorded_trace_says_is_read_and_written_again() -> None:
-    times = {"overhead_s": 0.5, "prepare_s": 0.25, "release_s": 0.125}
-    [found] = read(line({**EXEC, **times, "memory_mib": 7}, memory_mib=512))
+    times = {"sandbox_prepare_s": 0.5, "lease_prepare_s": 0.25, "release_s": 0.125}
+    [found] = read(
+        line({**EXEC, **times, "memory_mib": 7, "signature": "git status"}, memory_mib=512)
+    )
     [action] = found.actions
-    assert (action.overhead_s, action.prepare_s, action.release_s) == (0.5, 0.25, 0.125)
+    assert {name: getattr(action, name) for name in times} == times
+    assert action.signature == "git status"
     assert (action.memory_mib, found.memory_mib) == (7, 512)
     assert read(tr.write_line(found)) == [found]
 
 
-@pytest.mark.parametrize("field", ["overhead_s", "prepare_s", "release_s"])
+@pytest.mark.parametrize("field", ["sandbox_prepare_s", "lease_prepare_s", "release_s"])
 def test_a_negative_time_of_a_recorded_trace_is_refused(field: str) -> None:
     with pytest.raises(TraceError, match=field):
         read(line({**EXEC, field: -1}))
 
 
-def test_null_and_missing_are_the_defaults_and_unknown_keys_are_ignored() -> None:
+def test_null_and_missing_are_the_defaults_and_unknown_keys_are_told_of() -> None:
     action = {**EXEC, "cores": None, "memory_mib": None, "gap_s": None, "cpu_cores": 0.06}
     [found] = read(line(action, task=None, start_s=None, group=None, other=[1]))
     assert (found.task, found.start_s, found.group, found.step) == ("default", 0.0, "", None)
     assert found.actions == (TraceAction("exec", 0.0, 2.0),)
+    assert found.unread == ("cpu_cores", "other")
+    call = {"kind": "call", "duration_s": 1, "quota": "q", "cores": [2]}
+    assert read(line(call))[0].unread == ("cores",)
+    assert read(line(EXEC))[0].unread == ()
 
 
 @pytest.mark.parametrize("kind", ["test", "shell", "file", "other"])
@@ -316,7 +323,7 @@ def test_making_a_kind_elastic_leaves_the_others() -> None:
 
 
 def test_making_a_kind_elastic_that_no_action_has_is_refused() -> None:
-    with pytest.raises(ValueError, match="no action is of kind 'tset'; the trace has exec"):
+    with pytest.raises(ValueError, match="no action is of kind or signature 'tset'; the trace has exec"):
         tr.make_elastic(read(line(EXEC)), "tset", Amounts.between(1, 2), 0.1)
 
 
