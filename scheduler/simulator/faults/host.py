@@ -19,7 +19,8 @@ from ... import events as ev
 from ...core import Scheduler
 from ...decisions import Decision, Grant, Kill, Place, Resize
 from ...model import CLUSTER, EndReason, LeaseRecord, ResourceId
-from ..checkers import Book, Rules, Violation
+from .checkers import Book, Rules, Violation
+from .chunks import check_chunks
 from .drawn import Walk, Work, World
 from .site import Site, SiteLease
 
@@ -200,6 +201,8 @@ class HostileHost:
         decisions = self.scheduler.handle(event, self.now)
         self.story.append((self.now, event, decisions))
         ended = self.book.saw(event, decisions, self.now)
+        if isinstance(event, ev.NodeUp) or any(isinstance(d, Grant | Resize) for d in decisions):
+            check_chunks(self.scheduler, self.book)
         self._ask_why()
         for decision in decisions:
             self._follow(decision)

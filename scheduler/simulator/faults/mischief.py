@@ -14,7 +14,7 @@ from ...model import (
     EndReason,
     ResourceId,
 )
-from ..booked import Job, Violation
+from .booked import Job, Violation
 from .drawn import EVENT_FAULTS, FAULTS_END_S
 from .host import HostileHost
 from .site import Site

@@ -12,7 +12,7 @@ from ...decisions import Decision
 from ...events import Event
 from ...order import DEFAULT as FIRST_COME
 from ...pool import ViewFactory
-from ..checkers import Rules, Violation
+from .checkers import Rules, Violation
 from .drawn import FAULTS_END_S, World, draw
 from .host import HostileHost
 from .mischief import unleash

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ...model import CLUSTER, Action, Capacity, LeaseRecord, ResourceId
-from ..booked import Violation
+from .booked import Violation
 
 
 @dataclass(slots=True, eq=False)

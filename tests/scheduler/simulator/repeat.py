@@ -19,7 +19,7 @@ from tangram.managers.gpu.view import CHUNKS_VIEW, ChunksView
 from tangram.managers.quota import QUOTA_VIEW, QuotaView
 from tangram.scheduler import waiting
 from tangram.scheduler.pool import ViewFactory
-from tangram.scheduler.simulator.checkers import Violation
+from tangram.scheduler.simulator.faults.checkers import Violation
 from tangram.scheduler.simulator.faults.run import Verdict, run_seed, shrink
 
 COMMAND = "python -m tests.scheduler.simulator.repeat"

@@ -1,7 +1,8 @@
 """Goal: no fault of nodes, messages or people makes the scheduler break a promise.
 
-Method: thousands of seeds, each a world, a workload and a random half of the faults, judged by
-checkers that see events and decisions alone (`checkers`). That the checkers can fail is shown by
+Method: 3,000 seeds (`repeat` runs any number), each a world, a workload and a random half of the
+faults, judged by checkers that see events and decisions alone (`checkers`), and for GPUs which of
+them each grant is on (`chunks`). That the checkers can fail is shown by
 breaking the scheduler on purpose. A failure prints the command that repeats it.
 """
 
@@ -10,11 +11,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tangram.managers.gpu import ChunksView
 from tangram.scheduler.core import Scheduler
 from tangram.scheduler.decisions import Grant
 from tangram.scheduler.ledger import Ledger
@@ -25,13 +28,13 @@ from tangram.scheduler.ranking import Ranking
 from tangram.scheduler.reserving import Reservations
 from tangram.scheduler.resizing import Resizing
 from tangram.scheduler.resource import LinearView
-from tangram.scheduler.simulator.checkers import Violation
+from tangram.scheduler.simulator.faults.checkers import Violation
 from tangram.scheduler.simulator.faults.drawn import EVENT_FAULTS, MESSAGE_FAULTS
 from tangram.scheduler.simulator.faults.run import shrink
 
 from .repeat import COMMAND, failure, main, verdict
 
-CHUNKS, SEEDS_EACH = 10, 150
+CHUNKS, SEEDS_EACH = 20, 150
 
 MUTANT_SEEDS_MAX = 250
 """A broken scheduler is caught within so many seeds."""
@@ -163,6 +166,18 @@ def _keeps_no_reservation(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Reservations, "add", lambda self, entry: None)
 
 
+def _grants_a_chunk_that_others_have(patch: pytest.MonkeyPatch) -> None:
+    """The pool counts rightly; what is handed out is always the first chunk of its size."""
+    take = ChunksView.take
+
+    def first(self: ChunksView, token: int, amount: int, now: float, tag: str = "") -> None:
+        take(self, token, amount, now, tag)
+        right = self._held[token]
+        self._held[token] = replace(right, chunk=right.chunk._replace(node=0, start=0))
+
+    patch.setattr(ChunksView, "take", first)
+
+
 def _closes_no_quota(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Scheduler, "_close_quota", lambda self, resource, until: None)
 
@@ -184,6 +199,7 @@ MUTANTS: dict[str, tuple[Break, set[str]]] = {
     "believes any answer to a resize": (_believes_any_resize, {"units", "node", "resize"}),
     "serves the last first": (_serves_the_last_first, {"order"}),
     "keeps nothing for the reserved": (_keeps_no_reservation, {"reserved"}),
+    "grants a chunk that others have": (_grants_a_chunk_that_others_have, {"gpu"}),
     "grants of a closed quota": (_closes_no_quota, {"closed"}),
 }
 

@@ -323,7 +323,9 @@ def test_making_a_kind_elastic_leaves_the_others() -> None:
 
 
 def test_making_a_kind_elastic_that_no_action_has_is_refused() -> None:
-    with pytest.raises(ValueError, match="no action is of kind or signature 'tset'; the trace has exec"):
+    with pytest.raises(
+        ValueError, match="no action is of kind or signature 'tset'; the trace has exec"
+    ):
         tr.make_elastic(read(line(EXEC)), "tset", Amounts.between(1, 2), 0.1)
 
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ..model import Action, Capacity, ResourceId, State, Trajectory
+from ...model import Action, Capacity, ResourceId, State, Trajectory
 
 
 class Violation(AssertionError):

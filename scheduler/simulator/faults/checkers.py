@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .. import events as ev
-from ..decisions import Decision, End, Grant, Kill, Place, Reserve, Resize
-from ..model import (
+from ... import events as ev
+from ...decisions import Decision, End, Grant, Kill, Place, Reserve, Resize
+from ...model import (
     CLUSTER,
     ResourceId,
 )

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from .. import events as ev
-from ..model import CLUSTER, Action, Capacity, LeaseRecord, ResourceId, State
+from ... import events as ev
+from ...model import CLUSTER, Action, Capacity, LeaseRecord, ResourceId, State
 from .booked import Counter, Home, Job, Lease, Rules, Violation, require
 
 BOXED = "exec"
