@@ -1,5 +1,5 @@
-"""The hostile host: carries decisions out as nodes would, and brings back what happened, late,
-twice, in another order, or not at all.
+"""The hostile host: feeds a scheduler, has its decisions carried out (`nodes`), and brings back what
+happened (`messages`), late, twice, in another order, or not at all.
 
 It keeps the promises that a real host keeps: messages about one lease arrive in order (repeated
 ones may come at any time), whoever breaks off comes back with a higher epoch, tokens are never used
@@ -8,27 +8,22 @@ again. Everything else may happen. All randomness is one generator, so a seed re
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
 from typing import TypeAlias
 
 from ... import events as ev
 from ...core import Scheduler
-from ...decisions import Decision, Grant, Kill, Place, Resize
-from ...model import CLUSTER, EndReason, LeaseRecord, ResourceId
+from ...decisions import Decision, Grant, Resize
+from ..timeline import Timeline
 from .checkers import Book, Rules, Violation
 from .chunks import check_chunks
 from .drawn import Walk, Work, World
-from .site import Site, SiteLease
-
-LATE_S = 8.0
-"""A late message is late by up to this."""
-
-SOON_S = 0.2
-"""A message that is not late comes within this."""
+from .messages import SOON_S, Messages
+from .nodes import follow
+from .site import Site
 
 KILL_S = 6.0
 """A slow kill takes up to this."""
@@ -83,25 +78,24 @@ class HostileHost:
         """No faults any more."""
         self.serving = True
         """The server runs; while it restarts, messages wait."""
-        self._make = make
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
-        self._planned = 0
-        self._lanes: dict[str, float] = {}
-        """When the last message about an action or trajectory arrives: later ones come after."""
-        self._works: dict[str, tuple[Progress, Work]] = {}
-        self._deferred: list[ev.Event] = []
+        self.make = make
+        self.works: dict[str, tuple[Progress, Work]] = {}
+        """By action."""
+        self.messages = Messages(self)
+        self.deferred: list[ev.Event] = []
+        """What came while the server was away."""
+        self._timeline: Timeline[Callable[[], None]] = Timeline()
 
     # Time
 
     def after(self, delay_s: float, what: Callable[[], None]) -> None:
-        self._planned += 1
-        heapq.heappush(self._heap, (self.now + delay_s, self._planned, what))
+        self._timeline.add(self.now + delay_s, what)
 
     def run_until(self, end_s: float) -> bool:
         """Let everything happen that comes before `end_s`. Whether nothing is left to happen."""
         while True:
             wake = self.scheduler.next_wakeup(self.now) if self.serving else None
-            next_s = self._heap[0][0] if self._heap else None
+            next_s = self._timeline.next_s
             if wake is not None and (next_s is None or wake < next_s):
                 if wake > end_s:
                     break
@@ -113,25 +107,13 @@ class HostileHost:
             elif next_s > end_s:
                 break
             else:
-                self.now, _, what = heapq.heappop(self._heap)
+                self.now, what = self._timeline.pop()
                 what()
             self.steps += 1
             if self.steps > STEPS_MAX:
                 raise Violation("progress", f"{self.steps} steps, and no end")
         self.now = max(self.now, end_s)
         return False
-
-    def restore(self) -> None:
-        """Peace: every node has again what it had at first."""
-        if not self.serving:
-            self.after(1.0, self.restore)
-            return
-        for site in self.sites.values():
-            if site.capacities != self.offers[site.name]:
-                site.capacities = self.offers[site.name]
-                if site.up:
-                    site.break_off()
-                    self.join(site)
 
     def check_over(self, over: bool) -> None:
         """Raises Violation unless everything came to its end and nothing is held or awaited."""
@@ -167,6 +149,9 @@ class HostileHost:
         if self.inside:
             self.scheduler.check_invariants()
 
+    def uniform(self, low: float, high: float) -> float:
+        return self.random.uniform(low, high)
+
     def chance(self, fault: str) -> bool:
         """Whether this fault happens now."""
         odds = self.odds[fault]
@@ -182,21 +167,14 @@ class HostileHost:
         lane keep their order."""
         if site is not None and not site.up:
             return
-        delay_s = self.random.uniform(0, SOON_S)
-        if self.chance("late"):
-            delay_s = self.random.uniform(0, LATE_S)
-        at_s = self._lanes[lane] = max(self.now + delay_s, self._lanes.get(lane, 0.0))
-        self.after(at_s - self.now, lambda: self.tell(event))
-        if self.chance("duplicated"):
-            again_s = at_s - self.now + self.random.uniform(0, LATE_S)
-            self.after(again_s, lambda: self.tell(event))
+        self.messages.to_server(lane, lambda: self.tell(event))
 
     def tell(self, event: ev.Event) -> None:
         """Hand an event over, check what is decided, and let it happen. While the server is away
         it waits."""
         if not self.serving:
             if not isinstance(event, ev.Tick):
-                self._deferred.append(event)
+                self.deferred.append(event)
             return
         decisions = self.scheduler.handle(event, self.now)
         self.story.append((self.now, event, decisions))
@@ -205,7 +183,7 @@ class HostileHost:
             check_chunks(self.scheduler, self.book)
         self._ask_why()
         for decision in decisions:
-            self._follow(decision)
+            follow(self, decision)
         for name in ended:
             self._go_on(name)
 
@@ -238,7 +216,7 @@ class HostileHost:
         if self.chance("deadline"):
             deadline = self.now + self.random.expovariate(0.3)
             work = replace(work, action=replace(work.action, deadline=deadline))
-        self._works[work.action.id] = (progress, work)
+        self.works[work.action.id] = (progress, work)
         if not self.knows(progress.walk):
             # Its trajectory ended before the server was restarted.
             progress.under_way -= 1
@@ -251,7 +229,7 @@ class HostileHost:
         return walk.trajectory is None or walk.trajectory.id in self.book.homes
 
     def _go_on(self, action: str) -> None:
-        progress, _ = self._works[action]
+        progress, _ = self.works[action]
         progress.under_way -= 1
         self._foresee(progress)
 
@@ -278,162 +256,3 @@ class HostileHost:
 
     def kill_s(self) -> float:
         return self.random.uniform(0, KILL_S if self.chance("slow_kill") else SOON_S)
-
-    # What was decided
-
-    def _follow(self, decision: Decision) -> None:
-        match decision:
-            case Grant(action, node):
-                self._command(node, action, lambda site: self._grant(site, decision))
-            case Place(trajectory, node, token):
-                self._command(node, trajectory, lambda site: self._place(site, trajectory, token))
-            case Kill(action, node, token):
-                self._command(node, action, lambda site: self._kill(site, action, token))
-            case Resize(action, node):
-                self._command(node, action, lambda site: self._resize(site, decision))
-            case _:
-                pass
-
-    def _command(self, node: str, lane: str, what: Callable[[Site], None]) -> None:
-        """On its way to a node; lost if the node breaks off before."""
-        site = self.sites[node]
-        epoch = site.epoch
-
-        def arrive() -> None:
-            if site.up and site.epoch == epoch:
-                what(site)
-
-        lane = f"to {lane}"
-        delay_s = self.random.uniform(0, LATE_S if self.chance("late") else SOON_S)
-        at_s = self._lanes[lane] = max(self.now + delay_s, self._lanes.get(lane, 0.0))
-        self.after(at_s - self.now, arrive)
-
-    def _place(self, site: Site, name: str, token: int) -> None:
-        site.sandboxes[name] = token
-        if self.chance("sandbox_fails"):
-            del site.sandboxes[name]
-            reason = EndReason.SANDBOX_FAILED
-            self.send(name, ev.SandboxLost(name, token, reason, "it could not be started"), site)
-            self.send(name, ev.TrajectoryReleased(name, token), site)
-        else:
-            self.send(name, ev.SandboxReady(name, token), site)
-
-    def _grant(self, site: Site, grant: Grant) -> None:
-        _, work = self._works[grant.action]
-        lease = SiteLease(work.action, grant.token, grant.amounts, self.now)
-        site.take(lease)
-        if self.chance("action_fails"):
-            self._finish(site, lease, failed=True)
-            return
-        self.send(grant.action, ev.Started(grant.action, grant.token), site)
-        self.after(self._run_s(work, grant.amounts), lambda: self._finish(site, lease))
-
-    def _run_s(self, work: Work, amounts: Mapping[ResourceId, int]) -> float:
-        key = work.action.demand.key
-        units = next((n for r, n in amounts.items() if r.kind == key), 1)
-        run_s = work.run_s / units
-        timeout_s = work.action.timeout_s
-        return run_s if timeout_s is None else min(run_s, timeout_s)
-
-    def _finish(self, site: Site, lease: SiteLease, failed: bool = False) -> None:
-        if lease.over or lease.token not in site.leases:
-            return
-        lease.over = True
-        run_s = None if failed else self.now - lease.started_s
-        name = lease.action.id
-        self.send(name, ev.ActionEnded(name, lease.token, failed, run_s), site)
-        self.after(self.kill_s(), lambda: self._release(site, lease))
-
-    def _kill(self, site: Site, name: str, token: int) -> None:
-        lease = site.leases.get(token)
-        if lease is None:
-            # Whoever asks to kill what is gone wants to know that it is gone.
-            self.send(name, ev.LeaseReleased(name, token), site)
-        elif not lease.killed:
-            lease.over = lease.killed = True
-            self.after(self.kill_s(), lambda: self._release(site, lease))
-
-    def _release(self, site: Site, lease: SiteLease) -> None:
-        if site.leases.pop(lease.token, None) is not None:
-            self.send(lease.action.id, ev.LeaseReleased(lease.action.id, lease.token), site)
-
-    def _resize(self, site: Site, resize: Resize) -> None:
-        lease = site.leases.get(resize.token)
-        if lease is None:
-            return
-        if not lease.over and not self.chance("resize_refused"):
-            site.resize(lease, resize.amounts)
-        name = resize.action
-        self.send(name, ev.Resized(name, resize.token, dict(lease.amounts), resize.change), site)
-
-    # Nodes
-
-    def join(self, site: Site, lost: Container[int] = ()) -> None:
-        """It is there (again) and tells what it holds, without the leases that are `lost`."""
-        if not self.serving:
-            self.after(1.0, lambda: self.join(site))
-            return
-        if site.up:
-            return
-        site.epoch += 1
-        site.up, site.told_epoch = True, site.epoch
-        records = [record for record in self._records(site) if record.token not in lost]
-        for token in [token for token in site.leases if token in lost]:
-            del site.leases[token]
-        self.tell(ev.NodeUp(site.name, site.epoch, site.capacities, tuple(records)))
-
-    def _records(self, site: Site) -> list[LeaseRecord]:
-        """What a node holds. The cluster's own resources are also taken by leases of nodes."""
-        records = list(site.records())
-        for other in self.sites.values() if site.name == CLUSTER else ():
-            if other is not site and other.up:
-                held = (r for r in other.records() if any(not k.node for k in r.amounts))
-                records.extend(held)
-        return records
-
-    def tokens(self, site: Site) -> list[int]:
-        """Of all leases that the node would tell of."""
-        return [record.token for record in self._records(site)]
-
-    def leave(self, site: Site) -> None:
-        """The server notices that it broke off, unless it is back by then."""
-        if not site.up and site.told_epoch is not None and self.serving:
-            epoch, site.told_epoch = site.told_epoch, None
-            self.tell(ev.NodeDown(site.name, epoch))
-
-    def restart(self) -> None:
-        """The server stops. Nodes go on; what was on its way to them is lost."""
-        self.serving = False
-        self.restarts += 1
-        back = [site for site in self.sites.values() if site.up]
-        for site in self.sites.values():
-            site.break_off()
-            site.told_epoch = None
-        self.after(self.random.uniform(0, 4), lambda: self._start_again(back))
-
-    def _start_again(self, back: list[Site]) -> None:
-        """A restarted server tells first of the nodes, with the leases that they hold, then of the
-        trajectories that are open, those that hold leases first, then of the actions that have no
-        end."""
-        homes = [home.trajectory for home in self.book.homes.values() if not home.over]
-        self.scheduler = self._make(self.book.last_token)
-        self.book.restarted()
-        self.serving = True
-        for site in back:
-            self.join(site)
-        jobs = self.book.jobs
-        holding = {
-            job.action.trajectory
-            for job in jobs.values()
-            if job.lease is not None and job.lease.node != CLUSTER
-        }
-        for trajectory in sorted(homes, key=lambda trajectory: trajectory.id not in holding):
-            self.tell(ev.TrajectoryOpened(trajectory))
-        for name, job in list(jobs.items()):
-            if job.end is not None and job.lease is not None:
-                self.tell(ev.CancelRequested(name))
-            elif job.end is None and job.lease is None:
-                self.tell(ev.Submitted(job.action))
-        deferred, self._deferred = self._deferred, []
-        for event in deferred:
-            self.tell(event)

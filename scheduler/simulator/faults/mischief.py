@@ -17,6 +17,8 @@ from ...model import (
 from .booked import Job, Violation
 from .drawn import EVENT_FAULTS, FAULTS_END_S
 from .host import HostileHost
+from .nodes import join, leave, tokens
+from .restart import restart
 from .site import Site
 
 AWAY_S = 10.0
@@ -63,8 +65,8 @@ def _crash(host: HostileHost) -> None:
         return
     site.break_off()
     site.crash()
-    host.after(host.random.uniform(0, NOTICED_S), lambda: host.leave(site))
-    host.after(host.random.uniform(0, AWAY_S), lambda: host.join(site))
+    host.after(host.random.uniform(0, NOTICED_S), lambda: leave(host, site))
+    host.after(host.random.uniform(0, AWAY_S), lambda: join(host, site))
 
 
 def _partition(host: HostileHost) -> None:
@@ -72,8 +74,8 @@ def _partition(host: HostileHost) -> None:
     if (site := _a_site(host)) is None:
         return
     site.break_off()
-    host.after(host.random.uniform(0, NOTICED_S), lambda: host.leave(site))
-    host.after(host.random.uniform(0, AWAY_S), lambda: host.join(site))
+    host.after(host.random.uniform(0, NOTICED_S), lambda: leave(host, site))
+    host.after(host.random.uniform(0, AWAY_S), lambda: join(host, site))
 
 
 def _flap(host: HostileHost) -> None:
@@ -85,8 +87,8 @@ def _flap(host: HostileHost) -> None:
 
 def _rejoin(host: HostileHost, site: Site) -> None:
     site.break_off()
-    lost = {token for token in host.tokens(site) if host.random.random() < 0.4}
-    host.join(site, lost)
+    lost = {token for token in tokens(host, site) if host.random.random() < 0.4}
+    join(host, site, lost)
 
 
 def _capacity(host: HostileHost) -> None:
@@ -110,10 +112,6 @@ def _capacity(host: HostileHost) -> None:
 
 
 _WITHDRAWN = (QUOTA_PREFIX + "search", QUOTA_PREFIX + "judge")
-
-
-def _restart(host: HostileHost) -> None:
-    host.restart()
 
 
 # Trajectories and leases
@@ -241,7 +239,7 @@ _FAULTS: dict[str, Callable[[HostileHost], None]] = {
     "partition": _partition,
     "flap": _flap,
     "capacity": _capacity,
-    "restart": _restart,
+    "restart": restart,
     "sandbox_dies": _sandbox_dies,
     "lease_lost": _lease_lost,
     "close_early": _close_early,

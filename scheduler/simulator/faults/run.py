@@ -16,6 +16,8 @@ from .checkers import Rules, Violation
 from .drawn import FAULTS_END_S, World, draw
 from .host import HostileHost
 from .mischief import unleash
+from .nodes import join
+from .restart import restore
 
 WALKS_MAX = 14
 """Trajectories of one run, at most."""
@@ -127,13 +129,13 @@ def _host(
 def _live(host: HostileHost) -> None:
     """Faults for a while, then peace, in which everything has to come to its end."""
     for site in host.sites.values():
-        host.after(host.random.choice((0.0, 0.0, 5.0)), partial(host.join, site))
+        host.after(host.random.choice((0.0, 0.0, 5.0)), partial(join, host, site))
     for progress in host.walks:
         host.after(progress.walk.start_s, partial(host.begin, progress))
     unleash(host)
     host.run_until(FAULTS_END_S)
     host.calm = True
-    host.after(0.0, host.restore)
+    host.after(0.0, partial(restore, host))
     over = host.run_until(FAULTS_END_S + CALM_S)
     host.check_over(over)
 
