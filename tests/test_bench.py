@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tangram.scheduler.simulator import workloads
-from tangram.scheduler.simulator.host import simulate
+from tangram.scheduler.simulator.simulation import simulate
 from tangram.scheduler.simulator.summary import summarise
 
 from .bench import __main__ as bench

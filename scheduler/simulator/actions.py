@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..model import CORES, EMPTY, QUOTA_PREFIX, Action, Amounts, Demand, Profile, Trajectory
@@ -26,8 +25,8 @@ NOISE_SIGMA_MAX = 5.0
 MIB = 1 << 20
 
 
-class Plan(NamedTuple):
-    """One action, ready to be submitted."""
+class Staged(NamedTuple):
+    """One action, ready to be submitted in a simulation."""
 
     action: Action
     truth: Profile
@@ -46,50 +45,43 @@ class Plan(NamedTuple):
         return run_s
 
 
-@dataclass(slots=True)
-class Planner:
-    """Makes plans; with `noise_sigma`, the durations that policies are told are wrong by a factor
-    exp(sigma N(0, 1)), drawn in the order of the trace from `seed`."""
-
-    noise_sigma: float = 0.0
-    seed: int = 0
-    profiled: bool = True
-    """Whether actions come with their profiles: else all has to be learned."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.noise_sigma <= NOISE_SIGMA_MAX:
-            raise ValueError(
-                f"noise is a sigma from 0 to {NOISE_SIGMA_MAX}, not {self.noise_sigma}"
-            )
-
-    def plan(self, trajectories: Sequence[TraceTrajectory]) -> list[list[Plan]]:
-        """Per trajectory its actions' plans, named TRAJECTORY/INDEX."""
-        generator = random.Random(self.seed)
-        demands: dict[tuple[str, Amounts, str, int], Demand] = {}
-        plans: list[list[Plan]] = []
-        for trajectory in trajectories:
-            planned: list[Plan] = []
-            for index, action in enumerate(trajectory.actions):
-                key = (action.runs_as, action.amounts, action.quota, action.quota_amount)
-                if key not in demands:
-                    demands[key] = _demand(action)
-                factor = 1.0
-                if self.noise_sigma and action.amounts.elastic:
-                    factor = math.exp(self.noise_sigma * generator.gauss(0.0, 1.0))
-                demand = demands[key]
-                planned.append(_plan(trajectory, index, action, demand, factor, self.profiled))
-            plans.append(planned)
-        return plans
+def stage(
+    trajectories: Sequence[TraceTrajectory],
+    noise_sigma: float = 0.0,
+    seed: int = 0,
+    profiled: bool = True,
+) -> list[list[Staged]]:
+    """Per trajectory its actions, named TRAJECTORY/INDEX. With `noise_sigma`, the durations that
+    policies are told are wrong by a factor exp(sigma N(0, 1)), drawn in the order of the trace from
+    `seed`; unless `profiled`, they are told nothing, so that all has to be learned. Raises
+    ValueError for a sigma beyond NOISE_SIGMA_MAX."""
+    if not 0 <= noise_sigma <= NOISE_SIGMA_MAX:
+        raise ValueError(f"noise is a sigma from 0 to {NOISE_SIGMA_MAX}, not {noise_sigma}")
+    generator = random.Random(seed)
+    demands: dict[tuple[str, Amounts, str, int], Demand] = {}
+    staged: list[list[Staged]] = []
+    for trajectory in trajectories:
+        actions: list[Staged] = []
+        for index, action in enumerate(trajectory.actions):
+            key = (action.runs_as, action.amounts, action.quota, action.quota_amount)
+            if key not in demands:
+                demands[key] = _demand(action)
+            factor = 1.0
+            if noise_sigma and action.amounts.elastic:
+                factor = math.exp(noise_sigma * generator.gauss(0.0, 1.0))
+            actions.append(_stage(trajectory, index, action, demands[key], factor, profiled))
+        staged.append(actions)
+    return staged
 
 
-def _plan(
+def _stage(
     trajectory: TraceTrajectory,
     index: int,
     trace: TraceAction,
     demand: Demand,
     factor: float,
     profiled: bool,
-) -> Plan:
+) -> Staged:
     truth = trace.profile
     told = _NOTHING
     if profiled and trace.amounts.elastic:
@@ -111,7 +103,7 @@ def _plan(
         malleable=trace.malleable and trace.amounts.elastic and trace.runs_as == EXEC,
         service=trace.service if trace.runs_as == SCORE else "",
     )
-    return Plan(action, truth, trace, resource_kind(trace))
+    return Staged(action, truth, trace, resource_kind(trace))
 
 
 def _plain_kind(trace: TraceAction) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from ..model import Amounts, Capacity, Demand, Profile, ResourceId
-from .actions import OWN_GPUS_PREFIX, Plan
+from .actions import OWN_GPUS_PREFIX, Staged
 from .cluster import Service
 from .trace import SCORE
 
@@ -32,30 +32,30 @@ def own_gpus(services: Mapping[str, Service]) -> list[Capacity]:
 
 
 def on_own_gpus(
-    plans: Sequence[Sequence[Plan]], services: Mapping[str, Service]
-) -> list[list[Plan]]:
+    staged: Sequence[Sequence[Staged]], services: Mapping[str, Service]
+) -> list[list[Staged]]:
     """The same actions, the scores among them on one replica of their service each. Raises
     ValueError for a service of which nothing is known."""
     demands = {
         name: Demand(cluster={OWN_GPUS_PREFIX + name: Amounts.exactly(service.degree)})
         for name, service in services.items()
     }
-    return [list(_moved(planned, demands)) for planned in plans]
+    return [list(_moved(actions, demands)) for actions in staged]
 
 
-def _moved(planned: Iterable[Plan], demands: Mapping[str, Demand]) -> Iterable[Plan]:
-    for plan in planned:
-        if plan.trace.runs_as != SCORE:
-            yield plan
+def _moved(actions: Iterable[Staged], demands: Mapping[str, Demand]) -> Iterable[Staged]:
+    for staged in actions:
+        if staged.trace.runs_as != SCORE:
+            yield staged
             continue
-        service = plan.trace.service
+        service = staged.trace.service
         if service not in demands:
             raise ValueError(
                 f"policy {DEDICATED_POLICY!r} has to know how many GPUs each service has to itself:"
                 f" workloads such as mopd-deepsearch say so, of {service!r} nothing is said"
             )
-        action = replace(plan.action, demand=demands[service], profile=_NOTHING)
-        yield plan._replace(action=action, resource=OWN_GPUS_PREFIX + service)
+        action = replace(staged.action, demand=demands[service], profile=_NOTHING)
+        yield staged._replace(action=action, resource=OWN_GPUS_PREFIX + service)
 
 
 _NOTHING = Profile()

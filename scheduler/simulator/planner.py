@@ -94,7 +94,7 @@ Size = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SearchResult:
     """What a search came to."""
 
     size: Size | None
@@ -106,7 +106,7 @@ class Plan:
     """The strain of every size that was evaluated, in the order of trying."""
 
 
-def search(evaluate: Callable[[Size], float], dimensions: Sequence[Dimension]) -> Plan:
+def search(evaluate: Callable[[Size], float], dimensions: Sequence[Dimension]) -> SearchResult:
     """The smallest size whose strain (see `Target.strain`) is at most 1: the first dimension as
     small as it can be with all others at their largest, then the next with the first so fixed, and
     so on. No dimension of the answer can be lowered without missing the target.
@@ -130,13 +130,13 @@ def search(evaluate: Callable[[Size], float], dimensions: Sequence[Dimension]) -
 
         number = smallest(meets_at, dimension.guess, dimension.largest)
         if number is None:
-            return Plan(None, False, tried)
+            return SearchResult(None, False, tried)
         size = (*size[:index], number, *size[index + 1 :])
     larger = tuple(
         min(number + 1, dimension.largest)
         for number, dimension in zip(size, dimensions, strict=True)
     )
-    return Plan(size, meets(larger), tried)
+    return SearchResult(size, meets(larger), tried)
 
 
 def smallest(meets: Callable[[int], bool], guess: int, largest: int) -> int | None:

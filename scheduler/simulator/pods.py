@@ -5,13 +5,12 @@ with most free memory, ties to the first node, among those with room for its req
 memory and one more pod, and holds up the rest while there is none. It is there `delay` seconds
 later, at most `rate` pods a second are created, and it is held until its trajectory ends. An action
 in a pod runs at once with as many cores as it can use, at most the limit; the cores of an
-overcommitted node are shared max-min fairly (`sharing`). What runs in no pod, calls and scores,
+overcommitted node are shared max-min fairly (`kernel_share`). What runs in no pod, calls and scores,
 queues first come first at its least amount.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,11 +19,12 @@ from functools import partial
 from ..model import CLUSTER, MEMORY, Capacity, State
 from ..pool import ViewFactory
 from ..resource import LinearView, Preparing, ResourceView
-from .actions import Plan, opened
+from .actions import Staged, opened
 from .cluster import UNNAMED_MEMORY_BYTES, ClusterSpec
+from .kernel_share import SharedNode
 from .podspec import PodSpec
 from .result import ActionRun, Hold
-from .sharing import SharedNode
+from .timeline import Timeline
 from .trace import EXEC, TraceAction, TraceTrajectory
 
 
@@ -40,30 +40,32 @@ class _Node:
     """The largest pod that it could hold when empty; less than nothing if it holds none."""
     version: int = 0
     """Counts changes: an end that was foreseen before one never comes."""
-    runs: dict[int, _Run] = field(default_factory=dict)
+    runs: dict[int, _Served] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
-class _Walk:
+class _Pod:
     """One trajectory and its pod."""
 
     trajectory: TraceTrajectory
-    plans: Sequence[Plan]
+    actions: Sequence[Staged]
     memory_bytes: int
     next: int = 0
     """Index of the action to be submitted next."""
     node: _Node | None = None
     ready: bool = False
-    waiting: _Run | None = None
+    waiting: _Served | None = None
     """The action that waits for the pod."""
     refused: bool = False
     """No node could ever hold its pod."""
 
 
 @dataclass(slots=True, eq=False)
-class _Run:
-    plan: Plan
-    walk: _Walk
+class _Served:
+    """One action from its submission to its end."""
+
+    staged: Staged
+    pod: _Pod
     submitted_s: float
     granted_s: float = 0.0
     member: int = 0
@@ -78,7 +80,7 @@ class _Line:
     """A resource of the cluster, and those who wait for it, first come first."""
 
     view: ResourceView
-    waiting: deque[_Run] = field(default_factory=deque)
+    waiting: deque[_Served] = field(default_factory=deque)
 
 
 class Pods:
@@ -106,105 +108,103 @@ class Pods:
             capacity.resource.kind: _Line(factories[capacity.view](capacity)) for capacity in shared
         }
         self._now = 0.0
-        self._due: list[tuple[float, int, Callable[[], None]]] = []
-        self._foreseen = 0
+        self._timeline: Timeline[Callable[[], None]] = Timeline()
         self._last_token = 0
-        self._queue: deque[_Walk] = deque()
+        self._queue: deque[_Pod] = deque()
         self._creates_from_s = 0.0
         self.ended: list[ActionRun] = []
 
     def run(
-        self, trajectories: Sequence[TraceTrajectory], plans: Sequence[Sequence[Plan]]
+        self, trajectories: Sequence[TraceTrajectory], staged: Sequence[Sequence[Staged]]
     ) -> list[ActionRun]:
         """All actions in the order of their ends."""
-        walks = [
-            _Walk(trajectory, planned, opened(trajectory).reserve.get(MEMORY, 0))
-            for trajectory, planned in zip(trajectories, plans, strict=True)
-            if planned
+        pods = [
+            _Pod(trajectory, actions, opened(trajectory).reserve.get(MEMORY, 0))
+            for trajectory, actions in zip(trajectories, staged, strict=True)
+            if actions
         ]
-        for walk in walks:
-            self._foresee(walk.trajectory.start_s, partial(self._ask, walk))
-        for walk in walks:
-            self._foresee_next(walk, walk.trajectory.start_s)
-        while self._due:
-            self._now, _, happen = heapq.heappop(self._due)
+        for pod in pods:
+            self._foresee(pod.trajectory.start_s, partial(self._ask, pod))
+        for pod in pods:
+            self._foresee_next(pod, pod.trajectory.start_s)
+        while self._timeline:
+            self._now, happen = self._timeline.pop()
             happen()
         return self.ended
 
     def _foresee(self, at_s: float, happen: Callable[[], None]) -> None:
-        self._foreseen += 1
-        heapq.heappush(self._due, (at_s, self._foreseen, happen))
+        self._timeline.add(at_s, happen)
 
-    def _foresee_next(self, walk: _Walk, after_s: float) -> None:
-        self._foresee(after_s + walk.plans[walk.next].trace.gap_s, partial(self._submit, walk))
+    def _foresee_next(self, pod: _Pod, after_s: float) -> None:
+        self._foresee(after_s + pod.actions[pod.next].trace.gap_s, partial(self._submit, pod))
 
     # Pods
 
-    def _ask(self, walk: _Walk) -> None:
-        walk.refused = all(walk.memory_bytes > node.could_hold_bytes for node in self._nodes)
-        if not walk.refused:
-            self._queue.append(walk)
+    def _ask(self, pod: _Pod) -> None:
+        pod.refused = all(pod.memory_bytes > node.could_hold_bytes for node in self._nodes)
+        if not pod.refused:
+            self._queue.append(pod)
             self._place()
 
     def _place(self) -> None:
         """In order, until the first that fits nowhere now."""
         while self._queue:
-            walk = self._queue[0]
-            fitting = [n for n in self._nodes if n.slots and n.memory_bytes >= walk.memory_bytes]
+            pod = self._queue[0]
+            fitting = [n for n in self._nodes if n.slots and n.memory_bytes >= pod.memory_bytes]
             if not fitting:
                 return
             node = max(fitting, key=lambda node: node.memory_bytes)
             node.slots -= 1
-            node.memory_bytes -= walk.memory_bytes
-            walk.node = node
+            node.memory_bytes -= pod.memory_bytes
+            pod.node = node
             self._queue.popleft()
             begins_s = max(self._now, self._creates_from_s)
             self._creates_from_s = begins_s + (1 / self._spec.rate if self._spec.rate else 0.0)
-            self._foresee(begins_s + self._spec.delay_s, partial(self._ready, walk))
+            self._foresee(begins_s + self._spec.delay_s, partial(self._ready, pod))
 
-    def _ready(self, walk: _Walk) -> None:
-        walk.ready = True
-        if walk.waiting is not None:
-            self._start(walk.waiting)
-            walk.waiting = None
+    def _ready(self, pod: _Pod) -> None:
+        pod.ready = True
+        if pod.waiting is not None:
+            self._start(pod.waiting)
+            pod.waiting = None
 
-    def _close(self, walk: _Walk) -> None:
+    def _close(self, pod: _Pod) -> None:
         """Its last action has ended: the pod goes, if it ever came."""
-        if walk.node is not None:
-            walk.node.slots += 1
-            walk.node.memory_bytes += walk.memory_bytes
-        elif walk in self._queue:
-            self._queue.remove(walk)
+        if pod.node is not None:
+            pod.node.slots += 1
+            pod.node.memory_bytes += pod.memory_bytes
+        elif pod in self._queue:
+            self._queue.remove(pod)
         self._place()
 
     # Actions
 
-    def _submit(self, walk: _Walk) -> None:
-        run = _Run(walk.plans[walk.next], walk, self._now)
-        walk.next += 1
-        if prepare_s := _prepare_s(run.plan.trace):
+    def _submit(self, pod: _Pod) -> None:
+        run = _Served(pod.actions[pod.next], pod, self._now)
+        pod.next += 1
+        if prepare_s := _prepare_s(run.staged.trace):
             self._foresee(self._now + prepare_s, partial(self._enter, run))
         else:
             self._enter(run)
 
-    def _enter(self, run: _Run) -> None:
-        walk = run.walk
-        if run.plan.trace.runs_as != EXEC:
+    def _enter(self, run: _Served) -> None:
+        pod = run.pod
+        if run.staged.trace.runs_as != EXEC:
             self._queue_up(run)
-        elif walk.refused:
+        elif pod.refused:
             self._refuse(run, "no node could ever hold the pod of its trajectory")
-        elif walk.ready:
+        elif pod.ready:
             self._start(run)
         else:
-            walk.waiting = run
+            pod.waiting = run
 
-    def _start(self, run: _Run) -> None:
-        node, trace = run.walk.node, run.plan.trace
+    def _start(self, run: _Served) -> None:
+        node, trace = run.pod.node, run.staged.trace
         assert node is not None
         run.granted_s = self._now
         node.cores.advance(self._now)
         cap = min(self._spec.limit, float(trace.amounts.maximum))
-        run.member = node.cores.add(cap, run.plan.truth, trace.duration_s)
+        run.member = node.cores.add(cap, run.staged.truth, trace.duration_s)
         node.runs[run.member] = run
         self._changed(node)
         if trace.timeout_s is not None:
@@ -221,11 +221,11 @@ class Pods:
         if node.version == version:
             self._finish(node, node.runs[member])
 
-    def _cut(self, node: _Node, run: _Run) -> None:
+    def _cut(self, node: _Node, run: _Served) -> None:
         if not run.ended:
             self._finish(node, run, timed_out=True)
 
-    def _finish(self, node: _Node, run: _Run, timed_out: bool = False) -> None:
+    def _finish(self, node: _Node, run: _Served, timed_out: bool = False) -> None:
         node.cores.advance(self._now)
         del node.runs[run.member]
         core_s = node.cores.remove(run.member)
@@ -235,11 +235,11 @@ class Pods:
 
     # What belongs to no node
 
-    def _queue_up(self, run: _Run) -> None:
-        line = self._lines.get(run.plan.resource)
+    def _queue_up(self, run: _Served) -> None:
+        line = self._lines.get(run.staged.resource)
         if line is None or _least(run) > line.view.largest():
             most = line.view.largest() if line is not None else 0
-            self._refuse(run, f"needs {_least(run)} of {run.plan.resource}, the most is {most}")
+            self._refuse(run, f"needs {_least(run)} of {run.staged.resource}, the most is {most}")
             return
         line.waiting.append(run)
         self._serve(line)
@@ -250,11 +250,11 @@ class Pods:
             run.granted_s = self._now
             self._last_token += 1
             run.member = self._last_token
-            line.view.take(run.member, _least(run), self._now, run.plan.action.service)
+            line.view.take(run.member, _least(run), self._now, run.staged.action.service)
             if isinstance(line.view, Preparing):
                 run.prepare_s = line.view.preparing_s(run.member)
-            run_s = run.plan.run_s(_least(run))
-            timeout_s = run.plan.trace.timeout_s
+            run_s = run.staged.run_s(_least(run))
+            timeout_s = run.staged.trace.timeout_s
             cut = timeout_s is not None and run_s > timeout_s
             lasts_s = timeout_s if timeout_s is not None and cut else run_s
             self._foresee(
@@ -264,30 +264,30 @@ class Pods:
         if change_s is not None:
             self._foresee(change_s, partial(self._serve, line))
 
-    def _give_back(self, line: _Line, run: _Run, cut: bool) -> None:
+    def _give_back(self, line: _Line, run: _Served, cut: bool) -> None:
         line.view.give(run.member, self._now)
         self._record(run, CLUSTER, float(_least(run)), timed_out=cut)
         self._serve(line)
 
     # What came of it
 
-    def _refuse(self, run: _Run, reason: str) -> None:
+    def _refuse(self, run: _Served, reason: str) -> None:
         self._record(run, CLUSTER, 0.0, reason=reason)
 
     def _record(
-        self, run: _Run, node: str, units: float, *, timed_out: bool = False, reason: str = ""
+        self, run: _Served, node: str, units: float, *, timed_out: bool = False, reason: str = ""
     ) -> None:
         run.ended = True
-        action, walk = run.plan.action, run.walk
-        before_s = _prepare_s(run.plan.trace)
+        action, pod = run.staged.action, run.pod
+        before_s = _prepare_s(run.staged.trace)
         held = units and self._now > run.granted_s
         self.ended.append(
             ActionRun(
                 action.id,
-                walk.trajectory.id,
+                pod.trajectory.id,
                 action.task,
-                run.plan.trace.kind,
-                run.plan.resource,
+                run.staged.trace.kind,
+                run.staged.resource,
                 node,
                 run.submitted_s,
                 None if reason else run.granted_s,
@@ -303,10 +303,10 @@ class Pods:
         )
         if self._on_end is not None:
             self._on_end()
-        if walk.next < len(walk.plans):
-            self._foresee_next(walk, self._now)
+        if pod.next < len(pod.actions):
+            self._foresee_next(pod, self._now)
         else:
-            self._close(walk)
+            self._close(pod)
 
 
 def _prepare_s(trace: TraceAction) -> float:
@@ -314,7 +314,7 @@ def _prepare_s(trace: TraceAction) -> float:
     return trace.sandbox_prepare_s + trace.lease_prepare_s
 
 
-def _least(run: _Run) -> int:
+def _least(run: _Served) -> int:
     """What it takes of the cluster: the least amount of a score, the amount of a call."""
-    demand = run.plan.action.demand.cluster
-    return demand[run.plan.resource].minimum
+    demand = run.staged.action.demand.cluster
+    return demand[run.staged.resource].minimum

@@ -14,7 +14,7 @@ from ..scheduler.simulator.discipline import Discipline
 from ..scheduler.simulator.planner import (
     Dimension,
     Misfit,
-    Plan,
+    SearchResult,
     Size,
     Target,
     misfits,
@@ -51,25 +51,25 @@ class Inquiry:
         ideal = unqueued(self.scenario.trajectories, node.cores, gpus.per_node if gpus else 0)
         least_s = {target.statistic: target.of(ideal) for target in self.targets}
         if self._misfits or any(target.strain(ideal) > 1 for target in self.targets):
-            return self._finding(Plan(None, False, {}), least_s, None, ())
+            return self._finding(SearchResult(None, False, {}), least_s, None, ())
         with progress("planning", self.scenario.actions, None, quiet=self.quiet) as ends:
 
             def evaluate(size: Size) -> float:
                 ends.begin(self._pool_name(size))
                 return self._strain(self._result(size, ends))
 
-            plan = search(evaluate, self._ranges(ideal))
-            shown = plan.size or tuple(limit.largest for limit in self._ranges(ideal))
-            smaller = self._smaller(plan)
+            found = search(evaluate, self._ranges(ideal))
+            shown = found.size or tuple(limit.largest for limit in self._ranges(ideal))
+            smaller = self._smaller(found)
             reliefs = []
             for name, pool in self._relieved(self._cluster(smaller or shown)):
                 ends.begin(f"with {name}")
                 reliefs.append(self._relief(name, pool, ends))
-        return self._finding(plan, least_s, smaller or shown, reliefs)
+        return self._finding(found, least_s, smaller or shown, reliefs)
 
     def _finding(
         self,
-        plan: Plan,
+        found: SearchResult,
         least_s: Mapping[str, float],
         looked_at: Size | None,
         reliefs: Sequence[Relief],
@@ -82,10 +82,10 @@ class Inquiry:
                 strain <= 1,
                 self.results[size],
             )
-            for size, strain in sorted(plan.tried.items())
+            for size, strain in sorted(found.tried.items())
         ]
         chosen = next(
-            (t for s, t in zip(sorted(plan.tried), trials, strict=True) if s == plan.size), None
+            (t for s, t in zip(sorted(found.tried), trials, strict=True) if s == found.size), None
         )
         return Finding(
             scenario=f"{self.scenario.name}: {self.scenario.details}",
@@ -94,7 +94,7 @@ class Inquiry:
             targets=self.targets,
             misfits=self._misfits,
             size=chosen,
-            steady=plan.steady,
+            steady=found.steady,
             trials=trials,
             least_s=least_s,
             looked_at=self._pool_name(looked_at) if looked_at else "",
@@ -120,13 +120,13 @@ class Inquiry:
         }
         return [ranges[name] for name in self.searched]
 
-    def _smaller(self, plan: Plan) -> Size | None:
+    def _smaller(self, found: SearchResult) -> Size | None:
         """One less in the first dimension where that was tried, which misses."""
-        if plan.size is None:
+        if found.size is None:
             return None
-        for index, number in enumerate(plan.size):
-            size = (*plan.size[:index], number - 1, *plan.size[index + 1 :])
-            if number > 1 and plan.tried.get(size, 0.0) > 1:
+        for index, number in enumerate(found.size):
+            size = (*found.size[:index], number - 1, *found.size[index + 1 :])
+            if number > 1 and found.tried.get(size, 0.0) > 1:
                 return size
         return None
 

@@ -31,8 +31,8 @@ from ..scheduler.simulator.discipline import (
     parse_limits,
     parse_weights,
 )
-from ..scheduler.simulator.host import SimulationError, simulate
 from ..scheduler.simulator.policies import check_policy, is_pod
+from ..scheduler.simulator.simulation import SimulationError, simulate
 from ..scheduler.simulator.trace import (
     EXEC,
     LINE_CHARS_MAX,

@@ -16,8 +16,8 @@ from tangram.managers.quota import QUOTA_VIEW, QuotaView
 from tangram.scheduler.pool import ViewFactory
 from tangram.scheduler.simulator.cluster import GpuSpec
 from tangram.scheduler.simulator.dedicated import DEDICATED_POLICY
-from tangram.scheduler.simulator.host import simulate
 from tangram.scheduler.simulator.planner import smallest
+from tangram.scheduler.simulator.simulation import simulate
 from tangram.scheduler.simulator.summary import summarise
 from tangram.scheduler.simulator.workloads import Workload, workload
 

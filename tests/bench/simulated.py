@@ -14,7 +14,7 @@ from tangram.demo.host import usable_cores
 from tangram.demo.runner import Pass, open_limit
 from tangram.demo.workload import Episode, episode, load_problems
 from tangram.scheduler.simulator.cluster import parse_nodes
-from tangram.scheduler.simulator.host import simulate
+from tangram.scheduler.simulator.simulation import simulate
 from tangram.scheduler.simulator.summary import summarise
 from tangram.scheduler.simulator.trace import TraceTrajectory, read_lines
 

@@ -21,7 +21,7 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedC
 from tangram.cli.scenario import read_file
 from tangram.scheduler.simulator import workloads
 from tangram.scheduler.simulator.cluster import ClusterSpec, parse_nodes
-from tangram.scheduler.simulator.host import simulate
+from tangram.scheduler.simulator.simulation import simulate
 from tangram.scheduler.simulator.summary import summarise
 from tangram.scheduler.simulator.trace import (
     TraceTrajectory,

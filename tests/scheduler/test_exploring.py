@@ -9,7 +9,7 @@ from tangram.scheduler.events import ActionEnded, LeaseReleased, Started, Submit
 from tangram.scheduler.exploring import EVERY, explored
 from tangram.scheduler.pattern import Prediction, Source
 from tangram.scheduler.simulator.cluster import parse_nodes
-from tangram.scheduler.simulator.host import simulate
+from tangram.scheduler.simulator.simulation import simulate
 from tangram.scheduler.simulator.workloads import generate
 
 from .dialogue import Dialogue, machine

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 
 from tangram.scheduler.model import Amounts, State
 from tangram.scheduler.simulator.cluster import parse_nodes
-from tangram.scheduler.simulator.host import simulate
 from tangram.scheduler.simulator.planner import (
     Dimension,
-    Plan,
+    SearchResult,
     Size,
     Target,
     search,
@@ -24,6 +23,7 @@ from tangram.scheduler.simulator.planner import (
     waiting_shares,
 )
 from tangram.scheduler.simulator.result import ActionRun, SimulationResult
+from tangram.scheduler.simulator.simulation import simulate
 from tangram.scheduler.simulator.trace import TraceAction, TraceTrajectory
 
 
@@ -52,7 +52,7 @@ def result(*actions: ActionRun) -> SimulationResult:
     return SimulationResult("fcfs", actions, {("cores", "node0"): 4}, start_s=5.0)
 
 
-def plan_for(evaluate: Callable[[Size], float], *largest: int, guess: int = 1) -> Plan:
+def found_with(evaluate: Callable[[Size], float], *largest: int, guess: int = 1) -> SearchResult:
     dimensions = [Dimension(f"d{index}", guess, most) for index, most in enumerate(largest)]
     return search(lambda size: evaluate(size) / 2.0, dimensions)
 
@@ -86,9 +86,9 @@ def test_where_sizes_are_not_quite_monotone_the_answer_meets_and_the_one_below_d
 
 
 def test_a_target_that_the_largest_pool_misses_has_no_plan() -> None:
-    plan = plan_for(lambda size: 100.0 / size[0], 16)
-    assert plan.size is None
-    assert plan.tried[(16,)] == 6.25 / 2.0
+    found = found_with(lambda size: 100.0 / size[0], 16)
+    assert found.size is None
+    assert found.tried[(16,)] == 6.25 / 2.0
 
 
 def test_no_dimension_of_a_plan_can_be_lowered() -> None:
@@ -96,11 +96,11 @@ def test_no_dimension_of_a_plan_can_be_lowered() -> None:
         nodes, gpus = size
         return max(12.0 / nodes, 6.0 / gpus)
 
-    plan = plan_for(evaluate, 64, 64)
-    assert plan.size == (6, 3)
-    assert plan.steady
-    assert plan.tried[(5, 64)] > 1
-    assert plan.tried[(6, 2)] > 1
+    found = found_with(evaluate, 64, 64)
+    assert found.size == (6, 3)
+    assert found.steady
+    assert found.tried[(5, 64)] > 1
+    assert found.tried[(6, 2)] > 1
 
 
 def test_every_size_is_evaluated_once() -> None:
@@ -110,14 +110,14 @@ def test_every_size_is_evaluated_once() -> None:
         asked.append(size)
         return max(40.0 / size[0], 22.0 / size[1])
 
-    plan_for(evaluate, 64, 64, guess=7)
+    found_with(evaluate, 64, 64, guess=7)
     assert len(asked) == len(set(asked))
 
 
 def test_a_plan_whose_larger_neighbour_misses_is_not_steady() -> None:
-    plan = plan_for(lambda size: 1.0 if size[0] in (4, 7, 8) else 3.0, 8)
-    assert plan.size == (4,)
-    assert not plan.steady
+    found = found_with(lambda size: 1.0 if size[0] in (4, 7, 8) else 3.0, 8)
+    assert found.size == (4,)
+    assert not found.steady
 
 
 @pytest.mark.parametrize(
@@ -188,10 +188,10 @@ def test_with_the_real_simulator_the_smallest_pool_is_where_one_node_less_misses
     def evaluate(size: Size) -> float:
         return target.strain(simulate(trace, parse_nodes(f"{size[0]}x1x1Gi"), "fcfs"))
 
-    plan = search(evaluate, [Dimension("nodes", 1, 16)])
-    assert plan.size == (5,)
-    assert plan.steady
-    assert plan.tried[(4,)] == pytest.approx(3.0 / 2.5)
+    found = search(evaluate, [Dimension("nodes", 1, 16)])
+    assert found.size == (5,)
+    assert found.steady
+    assert found.tried[(4,)] == pytest.approx(3.0 / 2.5)
 
 
 def test_waiting_is_shared_out_by_resource_largest_first() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from tangram.scheduler.quantile import RecentQuantiles
 from tangram.scheduler.simulator.cluster import GpuSpec
-from tangram.scheduler.simulator.host import simulate
+from tangram.scheduler.simulator.simulation import simulate
 from tangram.scheduler.simulator.trace import (
     TraceAction,
     TraceTrajectory,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ...model import Amounts, State
-from ..actions import Plan
+from ..actions import Staged
 from ..cluster import ClusterSpec
 from ..result import ActionRun
 from ..trace import CALL, SCORE, TraceAction
@@ -95,12 +95,12 @@ _OF_CALL = Shape((1,), 1.0, 0.0)
 
 
 def chain_of(
-    start_s: float, plans: Sequence[Plan], runs: Mapping[str, ActionRun], shapes: Shapes
+    start_s: float, actions: Sequence[Staged], runs: Mapping[str, ActionRun], shapes: Shapes
 ) -> list[Link]:
     links: list[Link] = []
     at_s = start_s
-    for plan in plans:
-        trace, run = plan.trace, runs[plan.action.id]
+    for staged in actions:
+        trace, run = staged.trace, runs[staged.action.id]
         at_s += trace.gap_s
         if run.state is not State.FINISHED:
             links.append(Link(trace, False, run.act_s, at_s, 0.0, 0.0, ()))

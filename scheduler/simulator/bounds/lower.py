@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..actions import Plan
+from ..actions import Staged
 from ..cluster import ClusterSpec
 from ..result import ActionRun
 from .chains import Freedom, Shapes, chain_of, fastest_sum
@@ -16,7 +16,7 @@ from .srpt import srpt_sum
 
 
 def lower_bounds(
-    walks: Sequence[tuple[float, Sequence[Plan]]],
+    walks: Sequence[tuple[float, Sequence[Staged]]],
     ended: Sequence[ActionRun],
     cluster: ClusterSpec,
     freedom: Freedom,
@@ -27,7 +27,7 @@ def lower_bounds(
     has a result."""
     runs = {run.id: run for run in ended}
     shapes = Shapes(cluster, freedom)
-    chains = [chain_of(start_s, plans, runs, shapes) for start_s, plans in walks]
+    chains = [chain_of(start_s, actions, runs, shapes) for start_s, actions in walks]
     count = sum(link.counted for chain in chains for link in chain)
     if not count:
         return {}

@@ -24,7 +24,7 @@ from ...model import (
     Trajectory,
 )
 from ..actions import GPUS
-from ..host import GPU_VIEW, QUOTA_VIEW
+from ..simulation import GPU_VIEW, QUOTA_VIEW
 
 MESSAGE_FAULTS = (
     "late",
@@ -88,8 +88,8 @@ class Work:
 
 
 @dataclass(slots=True)
-class Walk:
-    """One trajectory, or a caller without one (`trajectory` is None), and what it will ask for."""
+class Caller:
+    """A trajectory, or who calls without one (`trajectory` is None), and what it will ask for."""
 
     trajectory: Trajectory | None
     start_s: float
@@ -109,16 +109,16 @@ class World:
     """Of tasks, by kind of unit; usually none."""
     odds: Odds
     offers: dict[str, tuple[Capacity, ...]]
-    walks: list[Walk]
+    callers: list[Caller]
 
 
-def draw(random: Random, views: Collection[str], most_walks: int, policy: str | None) -> World:
+def draw(random: Random, views: Collection[str], most_callers: int, policy: str | None) -> World:
     """`views` are names of resource views that the scheduler will know beside "linear"."""
     offers = _offers(random, views)
     odds = _odds(random)
-    walks = _walks(random, offers, random.choice((2, most_walks // 2, most_walks)))
+    callers = _callers(random, offers, random.choice((2, most_callers // 2, most_callers)))
     drawn, order, limits = random.choice(POLICIES), random.choice(ORDERS), _limits(random)
-    return World(policy or drawn, order, limits, odds, offers, walks)
+    return World(policy or drawn, order, limits, odds, offers, callers)
 
 
 def _limits(random: Random) -> dict[str, dict[str, int]]:
@@ -162,10 +162,10 @@ def _offers(random: Random, views: Collection[str]) -> dict[str, tuple[Capacity,
     return offers
 
 
-def _walks(random: Random, offers: dict[str, tuple[Capacity, ...]], count: int) -> list[Walk]:
+def _callers(random: Random, offers: dict[str, tuple[Capacity, ...]], count: int) -> list[Caller]:
     kinds = [capacity.resource.kind for capacity in offers[""]]
     elastic, crowded = random.random() < 0.8, random.random() < 0.5
-    walks: list[Walk] = []
+    callers: list[Caller] = []
     for number in range(count):
         alone = random.random() < 0.15
         group, task = f"g{number % 3}", random.choice(TASKS)
@@ -183,20 +183,20 @@ def _walks(random: Random, offers: dict[str, tuple[Capacity, ...]], count: int) 
                 sandboxed=random.random() < 0.9,
             )
         start_s = random.uniform(0, 5.0 if crowded else FAULTS_END_S / 3)
-        walk = Walk(trajectory, start_s, random.randint(1, 4), group=group)
+        caller = Caller(trajectory, start_s, random.randint(1, 4), group=group)
         for index in range(random.randint(1, 6)):
             name = f"{trajectory.id if trajectory else f'c{number}'}/{index}"
-            walk.works.append(_work(random, name, task, walk, kinds, elastic))
-        walks.append(walk)
-    return walks
+            caller.works.append(_work(random, name, task, caller, kinds, elastic))
+        callers.append(caller)
+    return callers
 
 
 def _work(
-    random: Random, name: str, task: str, walk: Walk, kinds: list[str], elastic: bool
+    random: Random, name: str, task: str, caller: Caller, kinds: list[str], elastic: bool
 ) -> Work:
     per_node: dict[str, Amounts] = {}
     cluster: dict[str, Amounts] = {}
-    boxed = walk.trajectory is not None and random.random() < 0.7
+    boxed = caller.trajectory is not None and random.random() < 0.7
     if boxed:
         per_node[CORES] = _amounts(random, elastic, 10 if random.random() < 0.05 else 4)
     if not boxed or random.random() < 0.25:
@@ -217,13 +217,13 @@ def _work(
         name,
         task,
         Demand(per_node, cluster, key),
-        walk.trajectory.id if walk.trajectory else None,
+        caller.trajectory.id if caller.trajectory else None,
         "exec" if boxed else "call",
         random.choice((0, 0, 0, 2, -1)),
         None,
         random.choice((None, None, None, random.expovariate(0.1) + 0.01)),
         profile,
-        walk.group,
+        caller.group,
         malleable=random.random() < 0.7,
     )
     return Work(action, random.choice((0.0, random.expovariate(1.0))), run_s)

@@ -20,7 +20,7 @@ from ...decisions import Decision, Grant, Resize
 from ..timeline import Timeline
 from .checkers import Book, Rules, Violation
 from .chunks import check_chunks
-from .drawn import Walk, Work, World
+from .drawn import Caller, Work, World
 from .messages import SOON_S, Messages
 from .nodes import follow
 from .site import Site
@@ -46,9 +46,9 @@ MakeScheduler: TypeAlias = Callable[[int], Scheduler]
 
 @dataclass(slots=True)
 class Progress:
-    """How far a walk is."""
+    """How far a caller is."""
 
-    walk: Walk
+    caller: Caller
     next: int = 0
     under_way: int = 0
     closed: bool = False
@@ -64,7 +64,7 @@ class HostileHost:
         self.now = 0.0
         self.book = Book(rules)
         self.sites = {name: Site(name, offer) for name, offer in world.offers.items()}
-        self.walks = [Progress(walk) for walk in world.walks]
+        self.callers = [Progress(caller) for caller in world.callers]
         self.scheduler = make(0)
         self.story: deque[tuple[float, ev.Event, list[Decision]]] = deque(maxlen=STORY)
         self.steps = 0
@@ -187,20 +187,20 @@ class HostileHost:
         for name in ended:
             self._go_on(name)
 
-    # Walks
+    # Callers
 
     def begin(self, progress: Progress) -> None:
-        trajectory = progress.walk.trajectory
+        trajectory = progress.caller.trajectory
         if not self.serving:
             self.after(1.0, lambda: self.begin(progress))
             return
         if trajectory is not None:
             self.tell(ev.TrajectoryOpened(trajectory))
-        for _ in range(progress.walk.width):
+        for _ in range(progress.caller.width):
             self._foresee(progress)
 
     def _foresee(self, progress: Progress) -> None:
-        works = progress.walk.works
+        works = progress.caller.works
         if progress.next < len(works):
             work = works[progress.next]
             progress.next += 1
@@ -217,16 +217,16 @@ class HostileHost:
             deadline = self.now + self.random.expovariate(0.3)
             work = replace(work, action=replace(work.action, deadline=deadline))
         self.works[work.action.id] = (progress, work)
-        if not self.knows(progress.walk):
+        if not self.knows(progress.caller):
             # Its trajectory ended before the server was restarted.
             progress.under_way -= 1
             self._foresee(progress)
             return
         self.tell(ev.Submitted(work.action))
 
-    def knows(self, walk: Walk) -> bool:
-        """The walk's trajectory is known to the scheduler that runs now, or it needs none."""
-        return walk.trajectory is None or walk.trajectory.id in self.book.homes
+    def knows(self, caller: Caller) -> bool:
+        """The caller's trajectory is known to the scheduler that runs now, or it needs none."""
+        return caller.trajectory is None or caller.trajectory.id in self.book.homes
 
     def _go_on(self, action: str) -> None:
         progress, _ = self.works[action]
@@ -235,7 +235,7 @@ class HostileHost:
 
     def close(self, progress: Progress) -> None:
         """No more actions of this trajectory; its sandbox goes."""
-        trajectory = progress.walk.trajectory
+        trajectory = progress.caller.trajectory
         if trajectory is None or progress.closed:
             return
         if not self.serving:

@@ -141,7 +141,7 @@ def _lease_lost(host: HostileHost) -> None:
 
 
 def _close_early(host: HostileHost) -> None:
-    open_ones = [p for p in host.walks if p.walk.trajectory and host.knows(p.walk)]
+    open_ones = [p for p in host.callers if p.caller.trajectory and host.knows(p.caller)]
     if (progress := _one(host, open_ones)) is not None:
         host.close(progress)
 
@@ -156,14 +156,14 @@ def _cancel(host: HostileHost) -> None:
 
 
 def _cancel_group(host: HostileHost) -> None:
-    group = _one(host, sorted({progress.walk.group for progress in host.walks}))
+    group = _one(host, sorted({progress.caller.group for progress in host.callers}))
     names = [n for n, j in host.book.jobs.items() if j.action.group == group and j.end is None]
     host.tell(ev.CancelAllRequested((*names, "nobody"), "its group is done"))
-    for progress in host.walks:
+    for progress in host.callers:
         if (
-            progress.walk.group == group
+            progress.caller.group == group
             and host.random.random() < 0.5
-            and host.knows(progress.walk)
+            and host.knows(progress.caller)
         ):
             host.close(progress)
 

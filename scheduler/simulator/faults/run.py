@@ -19,7 +19,7 @@ from .mischief import unleash
 from .nodes import join
 from .restart import restore
 
-WALKS_MAX = 14
+CALLERS_MAX = 14
 """Trajectories of one run, at most."""
 
 CALM_S = 2_000.0
@@ -36,7 +36,7 @@ class Verdict:
 
     seed: int
     policy: str
-    walks: tuple[int, ...]
+    callers: tuple[int, ...]
     """Which of the drawn trajectories took part."""
     steps: int
     restarts: int
@@ -57,18 +57,18 @@ def run_seed(
     views: Mapping[str, ViewFactory] | None = None,
     *,
     policy: str | None = None,
-    walks: Collection[int] | None = None,
+    callers: Collection[int] | None = None,
     overtaken_max: int | None = None,
     inside: bool = True,
 ) -> Verdict:
     """`views` as for `Scheduler`: with "quota" and "chunks" there are quotas with periods and GPUs.
-    `policy` in place of the one that the seed draws, `walks` to take only some of the drawn
+    `policy` in place of the one that the seed draws, `callers` to take only some of the drawn
     trajectories; `overtaken_max` bounds overtaking; without `inside` the scheduler's own invariants
     are not looked at. Nothing is raised: see `Verdict.violation`."""
     views = views or {}
-    world = draw(Random(seed), views, WALKS_MAX, policy)
-    taking_part = tuple(range(len(world.walks)) if walks is None else walks)
-    world.walks = [world.walks[index] for index in taking_part]
+    world = draw(Random(seed), views, CALLERS_MAX, policy)
+    taking_part = tuple(range(len(world.callers)) if callers is None else callers)
+    world.callers = [world.callers[index] for index in taking_part]
     host = _host(seed, world, views, overtaken_max)
     host.inside = inside
     violation: Exception | None = None
@@ -92,8 +92,8 @@ def shrink(verdict: Verdict, run: Callable[[int, Collection[int]], Verdict]) -> 
     """Leave out trajectories one by one, as long as the same promise is broken. `run` repeats a
     seed with some of them."""
     smallest, rule = verdict, _rule(verdict.violation)
-    for index in verdict.walks:
-        fewer = [walk for walk in smallest.walks if walk != index]
+    for index in verdict.callers:
+        fewer = [caller for caller in smallest.callers if caller != index]
         if fewer and _rule((tried := run(verdict.seed, fewer)).violation) == rule:
             smallest = tried
     return smallest
@@ -130,8 +130,8 @@ def _live(host: HostileHost) -> None:
     """Faults for a while, then peace, in which everything has to come to its end."""
     for site in host.sites.values():
         host.after(host.random.choice((0.0, 0.0, 5.0)), partial(join, host, site))
-    for progress in host.walks:
-        host.after(progress.walk.start_s, partial(host.begin, progress))
+    for progress in host.callers:
+        host.after(progress.caller.start_s, partial(host.begin, progress))
     unleash(host)
     host.run_until(FAULTS_END_S)
     host.calm = True

@@ -39,11 +39,16 @@ sent on to another queue FEW times, and overtaken FEW times at its head."""
 
 
 def verdict(
-    seed: int, walks: Collection[int] | None = None, policy: str | None = None, inside: bool = True
+    seed: int,
+    callers: Collection[int] | None = None,
+    policy: str | None = None,
+    inside: bool = True,
 ) -> Verdict:
     """One run. Odd seeds have tight bounds on overtaking."""
     with _tight(seed % 2 == 1) as bound:
-        return run_seed(seed, VIEWS, policy=policy, walks=walks, overtaken_max=bound, inside=inside)
+        return run_seed(
+            seed, VIEWS, policy=policy, callers=callers, overtaken_max=bound, inside=inside
+        )
 
 
 @contextmanager
@@ -59,7 +64,7 @@ def _tight(wanted: bool) -> Iterator[int | None]:
 
 def failure(found: Verdict) -> str:
     """What went wrong in this seed, and how to see it again."""
-    policy = f"policy {found.policy}, {len(found.walks)} trajectories"
+    policy = f"policy {found.policy}, {len(found.callers)} trajectories"
     return f"seed {found.seed} ({policy}): {found.violation!r}\nto repeat: {command(found)}"
 
 

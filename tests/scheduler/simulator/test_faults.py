@@ -228,7 +228,7 @@ def test_a_failure_names_the_command_that_repeats_it_in_fewer_trajectories(
 ) -> None:
     MUTANTS["kills nobody"][0](monkeypatch)
     found = next(
-        v for v in map(verdict, range(MUTANT_SEEDS_MAX)) if v.violation and len(v.walks) > 3
+        v for v in map(verdict, range(MUTANT_SEEDS_MAX)) if v.violation and len(v.callers) > 3
     )
     shown = failure(found)
     assert shown.endswith(f"{COMMAND} --seed {found.seed}")
@@ -237,7 +237,7 @@ def test_a_failure_names_the_command_that_repeats_it_in_fewer_trajectories(
     told = capsys.readouterr().out
     assert "and was not killed" in told and "1 broken" in told
     smaller = shrink(found, verdict)
-    assert len(smaller.walks) < len(found.walks)
+    assert len(smaller.callers) < len(found.callers)
     assert isinstance(smaller.violation, Violation) and smaller.violation.rule == "kill"
 
 

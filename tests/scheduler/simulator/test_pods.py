@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tangram.managers.quota import QUOTA_VIEW, QuotaView
 from tangram.scheduler.model import Profile, State
 from tangram.scheduler.simulator.cluster import GpuSpec, QuotaSpec, parse_nodes
+from tangram.scheduler.simulator.kernel_share import SharedNode, level, speed
 from tangram.scheduler.simulator.podspec import PodSpec, parse_pod
 from tangram.scheduler.simulator.result import Hold
-from tangram.scheduler.simulator.sharing import SharedNode, level, speed
 
 from .worlds import acts, call_of, ends, outcome, run_of, score_of, the, walk, walks
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from tangram.scheduler.model import Amounts
 from tangram.scheduler.simulator.cluster import ClusterSpec, parse_nodes
-from tangram.scheduler.simulator.host import simulate
 from tangram.scheduler.simulator.result import ActionRun, SimulationResult
+from tangram.scheduler.simulator.simulation import simulate
 from tangram.scheduler.simulator.trace import TraceAction, TraceTrajectory, read_lines
 
 

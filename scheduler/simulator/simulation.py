@@ -1,6 +1,6 @@
 """One simulation from a trace, a cluster and the name of a policy to its result.
 
-Policies run through the scheduler itself (`loop`), pods are a model of their own (`pods`).
+Policies run through the scheduler itself (`replay`), pods are a model of their own (`pods`).
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from ..model import (
 )
 from ..policy import DEFAULT
 from ..pool import ViewFactory
-from .actions import GPUS, Plan, Planner
+from .actions import GPUS, Staged, stage
 from .bounds.chains import Freedom
 from .bounds.lower import lower_bounds
 from .cluster import UNNAMED_MEMORY_BYTES, ClusterSpec, GpuSpec, QuotaSpec
 from .dedicated import DEDICATED_POLICY, SERVED_BY, on_own_gpus, own_gpus
 from .discipline import Discipline
 from .fields import shown
-from .loop import Host, SimulationError
 from .pods import Pods
 from .podspec import parse_pod
 from .policies import check_policy, is_pod
+from .replay import Replay, SimulationError
 from .result import ActionRun, GroupRun, SimulationResult
 from .trace import CALL, SCORE, TRACE_KEYS, TraceAction, TraceTrajectory
 
@@ -82,17 +82,17 @@ def simulate(
     check_policy(policy, cluster.services)
     views = views or {}
     quotas = _quotas(trajectories, cluster)
-    plans = Planner(profile_noise, seed, profiled).plan(trajectories)
+    staged = stage(trajectories, profile_noise, seed, profiled)
     own_capacities = own_gpus(cluster.services) if policy == DEDICATED_POLICY else []
     if policy == DEDICATED_POLICY:
-        plans = on_own_gpus(plans, cluster.services)
+        staged = on_own_gpus(staged, cluster.services)
         cluster = replace(cluster, gpus=_whole(own_capacities))
     shared = own_capacities or _gpus(cluster, views)
     shared += [_quota_capacity(quota, views) for quota in quotas]
     ended: Sequence[ActionRun]
     if is_pod(policy):
         freedom = Freedom(shares=True)
-        ended = Pods(parse_pod(policy), cluster, shared, views, on_end).run(trajectories, plans)
+        ended = Pods(parse_pod(policy), cluster, shared, views, on_end).run(trajectories, staged)
     else:
         served = SERVED_BY if policy == DEDICATED_POLICY else policy
         rules = discipline.order, discipline.weights, discipline.limits
@@ -101,30 +101,30 @@ def simulate(
         joins = _nodes(cluster, scheduler.policy.unlimited)
         if shared:
             joins.append(NodeUp(CLUSTER, EPOCH, tuple(shared)))
-        ended = Host(scheduler, trajectories, plans, on_end).run(joins)
+        ended = Replay(scheduler, trajectories, staged, on_end).run(joins)
     starts = [trajectory.start_s for trajectory in trajectories]
     return SimulationResult(
         policy,
         ended,
         _capacities(cluster, own_capacities, quotas),
         min((t.start_s for t in trajectories if t.actions), default=0.0),
-        lower_bounds(list(zip(starts, plans, strict=True)), ended, cluster, freedom),
+        lower_bounds(list(zip(starts, staged, strict=True)), ended, cluster, freedom),
         [*_notes(trajectories, cluster, quotas, shared), *_ignored(policy, discipline)],
         "" if is_pod(policy) else discipline.order,
-        _groups(trajectories, plans, ended),
+        _groups(trajectories, staged, ended),
     )
 
 
 def _groups(
     trajectories: Sequence[TraceTrajectory],
-    plans: Sequence[Sequence[Plan]],
+    staged: Sequence[Sequence[Staged]],
     ended: Sequence[ActionRun],
 ) -> list[GroupRun]:
     """Each group, else step, in the order of the trace: what the order `group` looks at."""
     cohorts: dict[str, Cohort] = {}
     starts: dict[Cohort, float] = {}
-    for trajectory, planned in zip(trajectories, plans, strict=True):
-        cohort = cohort_of(planned[0].action) if planned else None
+    for trajectory, actions in zip(trajectories, staged, strict=True):
+        cohort = cohort_of(actions[0].action) if actions else None
         if cohort is not None:
             cohorts[trajectory.id] = cohort
             starts[cohort] = min(trajectory.start_s, starts.get(cohort, trajectory.start_s))

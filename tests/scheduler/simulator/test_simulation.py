@@ -11,11 +11,11 @@ import pytest
 from tangram.managers.gpu import CHUNKS_VIEW, ChunksView
 from tangram.managers.quota import QUOTA_VIEW, QuotaView
 from tangram.scheduler import Decision, Event, ResizeRequested, ResourceId, Scheduler, State, Tick
-from tangram.scheduler.simulator import host, loop
-from tangram.scheduler.simulator.actions import Planner
+from tangram.scheduler.simulator import replay, simulation
+from tangram.scheduler.simulator.actions import stage
 from tangram.scheduler.simulator.cluster import GpuSpec, QuotaSpec, parse_nodes
-from tangram.scheduler.simulator.host import SimulationError
 from tangram.scheduler.simulator.result import Hold
+from tangram.scheduler.simulator.simulation import SimulationError
 
 from .worlds import acts, call_of, ends, outcome, read, run_of, score_of, the, walk, walks
 
@@ -247,7 +247,7 @@ def resized(*plan: tuple[float, int]) -> type[Resizes]:
 
 def test_a_resized_action_keeps_what_it_has_done(monkeypatch: pytest.MonkeyPatch) -> None:
     """60 s of work: 10 s with one core leave 5/6; with 5 cores that takes 12 / 6 * 5 = 10 s more."""
-    monkeypatch.setattr(host, "Scheduler", resized((10.0, 5)))
+    monkeypatch.setattr(simulation, "Scheduler", resized((10.0, 5)))
     result = outcome(walks(run_of(60, "1-8", serial=0.0, malleable=True)), "8", "fcfs")
     run = the(result, "t0/0")
     assert run.ended_s == pytest.approx(20)
@@ -255,7 +255,7 @@ def test_a_resized_action_keeps_what_it_has_done(monkeypatch: pytest.MonkeyPatch
 
 
 def test_growing_and_shrinking_back_conserves_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "Scheduler", resized((6.0, 4), (9.0, 2), (12.0, 1)))
+    monkeypatch.setattr(simulation, "Scheduler", resized((6.0, 4), (9.0, 2), (12.0, 1)))
     result = outcome(walks(run_of(60, "1-8", serial=0.0, malleable=True)), "8", "fcfs")
     run = the(result, "t0/0")
     assert [hold.units for hold in run.holds] == [1, 4, 2, 1]
@@ -266,9 +266,9 @@ def test_growing_and_shrinking_back_conserves_the_work(monkeypatch: pytest.Monke
 
 def test_a_timeout_holds_through_a_resize(monkeypatch: pytest.MonkeyPatch) -> None:
     action = run_of(60, "1-8", serial=0.0, malleable=True, timeout_s=20)
-    monkeypatch.setattr(host, "Scheduler", resized((10.0, 2)))
+    monkeypatch.setattr(simulation, "Scheduler", resized((10.0, 2)))
     assert the(outcome(walks(action), "8", "fcfs"), "t0/0").timed_out
-    monkeypatch.setattr(host, "Scheduler", resized((10.0, 6)))
+    monkeypatch.setattr(simulation, "Scheduler", resized((10.0, 6)))
     run = the(outcome(walks(action), "8", "fcfs"), "t0/0")
     assert not run.timed_out
     assert run.ended_s == pytest.approx(10 + 50 / 6)
@@ -292,8 +292,8 @@ class NeverRests(NeverGrants):
 def test_a_simulation_that_stands_still_says_who_waits(
     monkeypatch: pytest.MonkeyPatch, broken: type[Scheduler], message: str
 ) -> None:
-    monkeypatch.setattr(host, "Scheduler", broken)
-    monkeypatch.setattr(loop, "IDLE_TICKS_MAX", 10)
+    monkeypatch.setattr(simulation, "Scheduler", broken)
+    monkeypatch.setattr(replay, "IDLE_TICKS_MAX", 10)
     with pytest.raises(SimulationError, match=message):
         outcome(walks(run_of(1)), "1")
 
@@ -309,7 +309,7 @@ def test_policies_are_told_the_durations_of_elastic_actions_alone() -> None:
             return super().handle(event, now)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(host, "Scheduler", Listens)
+        patch.setattr(simulation, "Scheduler", Listens)
         actions = [run_of(5), run_of(5, 4), run_of(7, "1-4", serial=0.1), run_of(9, "1-2")]
         run = partial(outcome, walks(*actions), "8")
         right = {run.id: run.ended_s for run in run().actions}
@@ -346,8 +346,8 @@ def test_the_kind_as_written_reaches_the_result() -> None:
 
 def test_actions_are_learned_of_by_their_signature_else_by_service_or_kind() -> None:
     test, shell = replace(run_of(1), kind="test"), replace(run_of(1), signature="pytest")
-    plans = Planner().plan([walk("a", test, shell, score_of(1, [1, 2]), run_of(1))])
-    assert [plan.action.signature for plan in plans[0]] == ["test", "pytest", "rm", ""]
+    [staged] = stage([walk("a", test, shell, score_of(1, [1, 2]), run_of(1))])
+    assert [one.action.signature for one in staged] == ["test", "pytest", "rm", ""]
 
 
 def test_what_changes_nothing_in_a_trace_is_told_of() -> None:
@@ -403,7 +403,7 @@ def test_an_action_that_is_resized_while_it_is_made_ready_keeps_that_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """4 s of work: ready at 2, from 1 on with two cores instead of one."""
-    monkeypatch.setattr(host, "Scheduler", resized((1.0, 2)))
+    monkeypatch.setattr(simulation, "Scheduler", resized((1.0, 2)))
     action = run_of(4, "1-2", lease_prepare_s=2, malleable=True)
     result = outcome(walks(action), "2")
     assert ends(result) == {"t0/0": 4}

@@ -11,7 +11,6 @@ The same trace, cluster, policy and seed give the same result.
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,8 +21,9 @@ from ..core import Scheduler
 from ..decisions import Decision, End, Grant, Kill, Place, Reserve, Resize
 from ..model import CLUSTER, ResourceId, State
 from ..resource import Preparing
-from .actions import Plan, opened
+from .actions import Staged, opened
 from .result import ActionRun, Hold
+from .timeline import Timeline
 from .trace import TraceTrajectory
 
 IDLE_TICKS_MAX = 100_000
@@ -44,7 +44,7 @@ class _Walk:
     """One trajectory on its way through its actions."""
 
     trajectory: TraceTrajectory
-    plans: Sequence[Plan]
+    actions: Sequence[Staged]
     next: int = 0
     """Index of the action to be submitted next."""
     opened: bool = False
@@ -56,7 +56,7 @@ class _Walk:
 class _Run:
     """One action from its submission to its release."""
 
-    plan: Plan
+    staged: Staged
     walk: _Walk
     submitted_s: float
     granted_s: float | None = None
@@ -80,33 +80,32 @@ class _Run:
     holds: list[Hold] = field(default_factory=list)
 
 
-_Due: TypeAlias = tuple[float, int, _Walk | _Run, int]
-"""When, in the order of being foreseen, whose next submission, or whose end of preparation, of run or
-of release, the version of the run."""
+_Due: TypeAlias = tuple[_Walk | _Run, int]
+"""Whose next submission, or whose end of preparation, of run or of release; the version of the
+run."""
 
 
-class Host:
+class Replay:
     """Feeds one scheduler and makes its decisions come true. For one simulation."""
 
     def __init__(
         self,
         scheduler: Scheduler,
         trajectories: Sequence[TraceTrajectory],
-        plans: Sequence[Sequence[Plan]],
+        staged: Sequence[Sequence[Staged]],
         on_end: Callable[[], None] | None = None,
     ) -> None:
         """`on_end` is called after each end of an action."""
         self._scheduler = scheduler
         self._on_end = on_end
         self._now = 0.0
-        self._due: list[_Due] = []
-        self._foreseen = 0
+        self._timeline: Timeline[_Due] = Timeline()
         self._inbox: deque[ev.Event] = deque()
         self._runs: dict[str, _Run] = {}
         self._walks: dict[str, _Walk] = {}
         self.ended: list[ActionRun] = []
-        for trajectory, planned in zip(trajectories, plans, strict=True):
-            walk = _Walk(trajectory, planned)
+        for trajectory, actions in zip(trajectories, staged, strict=True):
+            walk = _Walk(trajectory, actions)
             self._walks[trajectory.id] = walk
             self._foresee_next(walk, trajectory.start_s)
 
@@ -117,13 +116,14 @@ class Host:
         idle_ticks = 0
         while True:
             wake = self._scheduler.next_wakeup(self._now)
-            if wake is not None and (not self._due or wake < self._due[0][0]):
+            next_s = self._timeline.next_s
+            if wake is not None and (next_s is None or wake < next_s):
                 idle_ticks = 0 if self._tick(wake) else idle_ticks + 1
                 if idle_ticks > IDLE_TICKS_MAX:
                     raise SimulationError(f"{idle_ticks} ticks changed nothing: {self._stuck()}")
-            elif self._due:
+            elif next_s is not None:
                 idle_ticks = 0
-                self._now, _, whose, version = heapq.heappop(self._due)
+                self._now, (whose, version) = self._timeline.pop()
                 self._go_on_with(whose, version)
             else:
                 break
@@ -139,7 +139,7 @@ class Host:
         elif not whose.entered:
             self._enter(whose)
         elif whose.finished:
-            self._feed(ev.LeaseReleased(whose.plan.action.id, whose.token))
+            self._feed(ev.LeaseReleased(whose.staged.action.id, whose.token))
         elif whose.version == version:
             self._finish(whose)
 
@@ -149,31 +149,31 @@ class Host:
         return self._feed(ev.Tick())
 
     def _submit(self, walk: _Walk) -> None:
-        plan = walk.plans[walk.next]
+        staged = walk.actions[walk.next]
         walk.next += 1
         if not walk.opened:
             walk.opened = True
             self._feed(ev.TrajectoryOpened(opened(walk.trajectory)))
-        run = self._runs[plan.action.id] = _Run(plan, walk, self._now)
-        if plan.trace.sandbox_prepare_s:
-            self._foresee(self._now + plan.trace.sandbox_prepare_s, run, run.version)
+        run = self._runs[staged.action.id] = _Run(staged, walk, self._now)
+        if staged.trace.sandbox_prepare_s:
+            self._foresee(self._now + staged.trace.sandbox_prepare_s, run, run.version)
         else:
             self._enter(run)
 
     def _enter(self, run: _Run) -> None:
         run.entered = True
-        self._feed(ev.Submitted(run.plan.action))
+        self._feed(ev.Submitted(run.staged.action))
 
     def _finish(self, run: _Run) -> None:
         assert run.granted_s is not None
         run_s = None if run.cut else self._now - run.ready_s
-        name = run.plan.action.id
+        name = run.staged.action.id
         self._record(run, State.FINISHED)
         del self._runs[name]
         self._inbox.append(ev.ActionEnded(name, run.token, run_s=run_s))
-        if run.plan.trace.release_s:
+        if run.staged.trace.release_s:
             run.finished = True
-            self._foresee(self._now + run.plan.trace.release_s, run, run.version)
+            self._foresee(self._now + run.staged.trace.release_s, run, run.version)
         else:
             self._inbox.append(ev.LeaseReleased(name, run.token))
         self._go_on(run.walk)
@@ -181,7 +181,7 @@ class Host:
 
     def _go_on(self, walk: _Walk) -> None:
         """After an end: foresee what follows, or close the trajectory."""
-        if walk.next < len(walk.plans):
+        if walk.next < len(walk.actions):
             self._foresee_next(walk, self._now)
             return
         self._inbox.append(ev.TrajectoryClosed(walk.trajectory.id))
@@ -189,12 +189,11 @@ class Host:
             self._inbox.append(ev.TrajectoryReleased(walk.trajectory.id, walk.token))
 
     def _foresee_next(self, walk: _Walk, after_s: float) -> None:
-        if walk.next < len(walk.plans):
-            self._foresee(after_s + walk.plans[walk.next].trace.gap_s, walk, 0)
+        if walk.next < len(walk.actions):
+            self._foresee(after_s + walk.actions[walk.next].trace.gap_s, walk, 0)
 
     def _foresee(self, at_s: float, whose: _Walk | _Run, version: int) -> None:
-        self._foreseen += 1
-        heapq.heappush(self._due, (at_s, self._foreseen, whose, version))
+        self._timeline.add(at_s, (whose, version))
 
     # What the scheduler says
 
@@ -234,8 +233,8 @@ class Host:
             raise SimulationError(f"{grant.action} does not wait and was granted units: {grant}")
         run.granted_s, run.node, run.token = self._now, grant.node, grant.token
         run.units, run.since_s = _units(run, grant.amounts), self._now
-        run.ready_s = self._now + run.plan.trace.lease_prepare_s
-        if run.plan.action.service:
+        run.ready_s = self._now + run.staged.trace.lease_prepare_s
+        if run.staged.action.service:
             run.ready_s += self._prepare_s(grant)
         self._foresee_end(run)
         self._inbox.append(ev.Started(grant.action, grant.token))
@@ -246,8 +245,8 @@ class Host:
         return sum(v.preparing_s(grant.token) for v in views if isinstance(v, Preparing))
 
     def _foresee_end(self, run: _Run) -> None:
-        end_s = max(run.since_s, run.ready_s) + run.remaining * run.plan.run_s(run.units)
-        timeout_s = run.plan.trace.timeout_s
+        end_s = max(run.since_s, run.ready_s) + run.remaining * run.staged.run_s(run.units)
+        timeout_s = run.staged.trace.timeout_s
         run.cut = timeout_s is not None and end_s > run.ready_s + timeout_s
         if timeout_s is not None and run.cut:
             end_s = run.ready_s + timeout_s
@@ -258,7 +257,7 @@ class Host:
         run = self._runs.get(resize.action)
         if run is not None:
             ran_s = max(0.0, self._now - max(run.since_s, run.ready_s))
-            done = ran_s / run.plan.run_s(run.units)
+            done = ran_s / run.staged.run_s(run.units)
             self._hold(run)
             run.remaining = max(0.0, run.remaining - done)
             run.units, run.since_s = _units(run, resize.amounts), self._now
@@ -281,16 +280,16 @@ class Host:
 
     def _record(self, run: _Run, state: State, reason: str = "") -> None:
         self._hold(run)
-        action = run.plan.action
-        sandbox_s = min(run.plan.trace.sandbox_prepare_s, self._now - run.submitted_s)
+        action = run.staged.action
+        sandbox_s = min(run.staged.trace.sandbox_prepare_s, self._now - run.submitted_s)
         granted_s = self._now if run.granted_s is None else run.granted_s
         self.ended.append(
             ActionRun(
                 action.id,
                 run.walk.trajectory.id,
                 action.task,
-                run.plan.trace.kind,
-                run.plan.resource,
+                run.staged.trace.kind,
+                run.staged.resource,
                 run.node,
                 run.submitted_s,
                 run.granted_s,
@@ -317,6 +316,6 @@ class Host:
 def _units(run: _Run, amounts: Mapping[ResourceId, int]) -> int:
     """How much of its key resource it holds."""
     for resource, amount in amounts.items():
-        if resource.kind == run.plan.resource:
+        if resource.kind == run.staged.resource:
             return amount
-    raise SimulationError(f"{run.plan.action.id} was granted no {run.plan.resource}: {amounts}")
+    raise SimulationError(f"{run.staged.action.id} was granted no {run.staged.resource}: {amounts}")
