@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..model import CORES, MEMORY, UNITS_MAX, State
 from .actions import GPUS, opened, resource_kind
 from .cluster import ClusterSpec
 from .result import ActionRun, SimulationResult
-from .summary import percentile
+from .summary import mean, per_trajectory, percentile
 from .trace import CALL, EXEC, SCORE, TraceAction, TraceTrajectory
 
 STATISTICS = "mean, p1 to p99, max, queue, trajectory or makespan"
@@ -46,9 +46,9 @@ class Target:
         if any(action.state is not State.FINISHED for action in result.actions):
             return math.inf
         if self.statistic == "queue":
-            return _mean([action.queue_s for action in result.actions])
+            return mean([action.queue_s for action in result.actions]) or 0.0
         if self.statistic == "trajectory":
-            return _mean(list(_per_trajectory(result.actions).values()))
+            return mean(per_trajectory(result.actions)) or 0.0
         if self.statistic == "makespan":
             end_s = max((action.ended_s for action in result.actions), default=result.start_s)
             return end_s - result.start_s
@@ -58,7 +58,7 @@ class Target:
         if not acts_s:
             return 0.0
         if self.statistic == "mean":
-            return _mean(acts_s)
+            return mean(acts_s) or 0.0
         if self.statistic == "max":
             return max(acts_s)
         return percentile(sorted(acts_s), float(self.statistic[1:]) / 100) or 0.0
@@ -66,17 +66,6 @@ class Target:
     def strain(self, result: SimulationResult) -> float:
         """How much of the limit the figure takes: at most 1 meets the target."""
         return self.of(result) / self.limit_s
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values) if values else 0.0
-
-
-def _per_trajectory(actions: Iterable[ActionRun]) -> dict[str, float]:
-    sums: dict[str, float] = {}
-    for action in actions:
-        sums[action.trajectory] = sums.get(action.trajectory, 0.0) + action.act_s
-    return sums
 
 
 @dataclass(frozen=True, slots=True)

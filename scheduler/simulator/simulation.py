@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 
 from ..core import Scheduler
 from ..events import NodeUp
@@ -18,7 +17,6 @@ from ..model import (
     MEMORY,
     QUOTA_PREFIX,
     UNITS_MAX,
-    Amounts,
     Capacity,
     ResourceId,
     State,
@@ -31,27 +29,18 @@ from .bounds.lower import lower_bounds
 from .cluster import UNNAMED_MEMORY_BYTES, ClusterSpec, GpuSpec, QuotaSpec
 from .dedicated import DEDICATED_POLICY, SERVED_BY, on_own_gpus, own_gpus
 from .discipline import Discipline
-from .fields import shown
+from .notes import GPU_VIEW, ignored, notes
 from .pods import Pods
 from .podspec import parse_pod
 from .policies import check_policy, is_pod
 from .replay import Replay, SimulationError
 from .result import ActionRun, GroupRun, SimulationResult
-from .trace import CALL, SCORE, TRACE_KEYS, TraceAction, TraceTrajectory
+from .trace import CALL, TraceTrajectory
 
-__all__ = ["SimulationError", "simulate"]
+__all__ = ["GPU_VIEW", "QUOTA_VIEW", "SimulationError", "simulate"]
 
 QUOTA_VIEW = "quota"
 """The view that counts periods; a quota with a concurrency alone is linear without it."""
-
-GPU_VIEW = "chunks"
-"""The view that knows which GPUs are near each other; without it all are alike."""
-
-SHOWN_MAX = 8
-"""Amounts, services or keys that one note lists."""
-
-NEAR = 0.8
-"""How alike two keys are (difflib's ratio) where one may be meant by the other."""
 
 EPOCH = 1
 """Nodes join once and stay."""
@@ -94,13 +83,9 @@ def simulate(
         freedom = Freedom(shares=True)
         ended = Pods(parse_pod(policy), cluster, shared, views, on_end).run(trajectories, staged)
     else:
-        served = SERVED_BY if policy == DEDICATED_POLICY else policy
-        rules = discipline.order, discipline.weights, discipline.limits
-        scheduler = Scheduler(views, served, *rules)
+        scheduler = _scheduler(policy, discipline, views)
         freedom = Freedom(unlimited=scheduler.policy.unlimited)
-        joins = _nodes(cluster, scheduler.policy.unlimited)
-        if shared:
-            joins.append(NodeUp(CLUSTER, EPOCH, tuple(shared)))
+        joins = _joins(cluster, shared, scheduler.policy.unlimited)
         ended = Replay(scheduler, trajectories, staged, on_end).run(joins)
     starts = [trajectory.start_s for trajectory in trajectories]
     return SimulationResult(
@@ -109,7 +94,7 @@ def simulate(
         _capacities(cluster, own_capacities, quotas),
         min((t.start_s for t in trajectories if t.actions), default=0.0),
         lower_bounds(list(zip(starts, staged, strict=True)), ended, cluster, freedom),
-        [*_notes(trajectories, cluster, quotas, shared), *_ignored(policy, discipline)],
+        [*notes(trajectories, cluster, quotas, shared), *ignored(policy, discipline)],
         "" if is_pod(policy) else discipline.order,
         _groups(trajectories, staged, ended),
     )
@@ -140,7 +125,12 @@ def _groups(
     ]
 
 
-def _nodes(cluster: ClusterSpec, unlimited: bool) -> list[NodeUp]:
+def _scheduler(policy: str, discipline: Discipline, views: Mapping[str, ViewFactory]) -> Scheduler:
+    served = SERVED_BY if policy == DEDICATED_POLICY else policy
+    return Scheduler(views, served, discipline.order, discipline.weights, discipline.limits)
+
+
+def _joins(cluster: ClusterSpec, shared: Sequence[Capacity], unlimited: bool) -> list[NodeUp]:
     """Without a limit a node has as many cores as can be counted."""
     joins: list[NodeUp] = []
     for name, cores, memory_bytes in cluster.nodes:
@@ -150,6 +140,8 @@ def _nodes(cluster: ClusterSpec, unlimited: bool) -> list[NodeUp]:
             Capacity(ResourceId(MEMORY, name), memory_bytes or UNNAMED_MEMORY_BYTES),
         )
         joins.append(NodeUp(name, EPOCH, capacities))
+    if shared:
+        joins.append(NodeUp(CLUSTER, EPOCH, tuple(shared)))
     return joins
 
 
@@ -208,84 +200,3 @@ def _capacities(
         if quota.concurrency is not None:
             found[QUOTA_PREFIX + quota.name, CLUSTER] = quota.concurrency
     return found
-
-
-def _notes(
-    trajectories: Sequence[TraceTrajectory],
-    cluster: ClusterSpec,
-    quotas: Sequence[QuotaSpec],
-    shared: Sequence[Capacity],
-) -> list[str]:
-    notes = [*_unread(trajectories), *_without_curve(trajectories)]
-    if len(cluster.nodes) > 1 and not any(t.memory_mib for t in trajectories):
-        notes.append(
-            "no action tells its memory, so every trajectory goes to the first node: placement is"
-            " by free memory, ties to the first"
-        )
-    free = [q.name for q in quotas if q.concurrency is None and not q.windows]
-    if free:
-        notes.append(f"quotas without a limit: {', '.join(sorted(free))}")
-    if any(capacity.view == GPU_VIEW for capacity in shared):
-        scores = [a for t in trajectories for a in t.actions if a.runs_as == SCORE]
-        notes += _gpu_notes(scores, cluster)
-    return notes
-
-
-def _unread(trajectories: Sequence[TraceTrajectory]) -> list[str]:
-    """Keys of the trace that change nothing, the likely mistakes among them with what was meant."""
-    lines = sum(bool(trajectory.unread) for trajectory in trajectories)
-    keys = sorted({key for trajectory in trajectories for key in trajectory.unread})
-    if not keys:
-        return []
-    said = []
-    for key in keys[:SHOWN_MAX]:
-        near = get_close_matches(key, TRACE_KEYS - {key}, 1, NEAR)
-        said.append(f"{shown(key)} ({near[0]}?)" if near and key not in TRACE_KEYS else shown(key))
-    more = ", ..." if len(keys) > SHOWN_MAX else ""
-    where = "1 line" if lines == 1 else f"{lines:,} lines"
-    return [f"keys that change nothing, in {where} of the trace: {', '.join(said)}{more}"]
-
-
-def _without_curve(trajectories: Sequence[TraceTrajectory]) -> list[str]:
-    number = sum(
-        action.amounts.elastic and action.serial is None and not action.elasticity
-        for trajectory in trajectories
-        for action in trajectory.actions
-    )
-    if not number:
-        return []
-    said = "actions that have several amounts and neither serial nor elasticity"
-    meant = "they run as if they scaled perfectly, and policies know it, as no server would"
-    return [f"{said}: {number:,}; {meant}"]
-
-
-def _ignored(policy: str, discipline: Discipline) -> list[str]:
-    """What of the discipline the policy does not know."""
-    if is_pod(policy) and not discipline.usual:
-        return [f"{policy}: pods are served as they come, without an order or limits"]
-    if policy == DEDICATED_POLICY and any(GPUS in kinds for kinds in discipline.limits.values()):
-        return [f"{policy}: limits of {GPUS} do not hold where services have their own"]
-    return []
-
-
-def _gpu_notes(scores: Sequence[TraceAction], cluster: ClusterSpec) -> list[str]:
-    """What is not as a reader of the trace would think: rounded amounts, services in no time."""
-    notes: list[str] = []
-    odd = sorted({n for amounts in {a.amounts for a in scores} for n in _odd(amounts)})
-    if odd:
-        listed = ", ".join(map(str, odd[:SHOWN_MAX])) + (", ..." if len(odd) > SHOWN_MAX else "")
-        notes.append(
-            f"a grant of GPUs is one aligned chunk: {listed} GPUs keep the next power of two"
-        )
-    unknown = sorted({a.service or "(no name)" for a in scores} - cluster.services.keys())
-    if unknown:
-        listed = ", ".join(unknown[:SHOWN_MAX]) + (", ..." if len(unknown) > SHOWN_MAX else "")
-        notes.append(
-            f"services that are restored in no time, since nothing says how long: {listed}"
-        )
-    return notes
-
-
-def _odd(amounts: Amounts) -> list[int]:
-    """Those that are no power of two."""
-    return [amount for amount in amounts if amount & (amount - 1)]

@@ -37,16 +37,13 @@ def summarise(result: SimulationResult) -> dict[str, Any]:
     acts = sorted(run.act_s for run in counted)
     makespan_s = max((run.ended_s for run in counted), default=result.start_s) - result.start_s
     bounds_s = {name: _below(bound_s) for name, bound_s in result.lower_bounds_s.items()}
-    per_trajectory: defaultdict[str, float] = defaultdict(float)
-    for run in counted:
-        per_trajectory[run.trajectory] += run.act_s
     return {
         "policy": result.policy,
         "mean_act_s": mean(acts),
         "p50_act_s": percentile(acts, 0.50),
         "p95_act_s": percentile(acts, 0.95),
         "mean_queue_s": mean([run.queue_s for run in counted]),
-        "traj_act_s": mean(list(per_trajectory.values())),
+        "traj_act_s": mean(per_trajectory(counted)),
         "makespan_s": _rounded(makespan_s) if counted else None,
         "core_utilisation": _utilisation(result, makespan_s),
         "lower_bound_s": max(bounds_s.values(), default=None),
@@ -66,6 +63,14 @@ def summarise(result: SimulationResult) -> dict[str, Any]:
         "reasons": _reasons(result.actions),
         "notes": list(result.notes),
     }
+
+
+def per_trajectory(runs: Iterable[ActionRun]) -> list[float]:
+    """The sum of the ACTs of each trajectory, in seconds."""
+    sums_s: defaultdict[str, float] = defaultdict(float)
+    for run in runs:
+        sums_s[run.trajectory] += run.act_s
+    return list(sums_s.values())
 
 
 def _by_kind(counted: Sequence[ActionRun]) -> dict[str, dict[str, Any]]:
