@@ -261,6 +261,11 @@ class Accounts:
         limits = self.rules.limits
         return limits.get(task, {}).get(kind) or limits.get("*", {}).get(kind)
 
+    def _is_limited(self, job: Job) -> bool:
+        demand = job.action.demand
+        kinds = (*demand.per_node, *demand.cluster)
+        return any(self._limit(job.action.task, kind) is not None for kind in kinds)
+
     def _check_limit(self, task: str, kind: str, what: object) -> None:
         if (most := self._limit(task, kind)) is None:
             return

@@ -260,12 +260,16 @@ class Book(Accounts):
         ]
 
     def _check_reserved(self, job: Job, resource: ResourceId, grant: Grant) -> None:
-        """Who is not reserved leaves what those need that are, and could run."""
+        """Who is not reserved leaves what those need that are, and could run. Who waited too long
+        for a limit of its task comes first as well, which no decision tells: the older of two such
+        goes before the other."""
         counter = self.counters[resource]
         if not self.rules.reserves or job.reserved or counter.capacity.view != "linear":
             return
-        kept = 0
+        kept, limited = 0, self._is_limited(job)
         for name in self._kept:
+            if limited and job.number < self.jobs[name].number:
+                continue
             if self._waits(name) and self._may_run(self.jobs[name]):
                 wants = self._wants(self.jobs[name])
                 known = all(wanted in self.counters for wanted in wants)
