@@ -5,6 +5,7 @@
 what the scheduler is told, `replay` feeds it and makes its decisions come true under virtual time
 (`timeline`); `dedicated` and `pods` (`podspec`, `kernel_share`) are the baselines beside it. `result`
 is what came out, `summary` its figures, `bounds` what they can never be below, and `planner` searches
-the smallest pool. `workloads` draws traces; `faults` is a hostile host and its checkers. No IO: who calls reads the files and prints the tables. Views with a topology of their own (GPU
-chunks, quotas) are handed in.
+the smallest pool. `workloads` draws traces; `faults` is a hostile host and its checkers. No IO: who
+calls reads the files and prints the tables. Views with a topology of their own (GPU chunks, quotas)
+are handed in.
 """

@@ -5,8 +5,7 @@ is decided, so all that is measured is the scheduler's doing. The exceptions are
 themselves say has to be prepared (a service that is not on the GPUs of its action is restored there
 first) and what a recorded trace says of its server (`sandbox_prepare_s`, `lease_prepare_s`,
 `release_s`). The loop is closed: an action is submitted a gap after the end of the one before it in
-its trajectory.
-The same trace, cluster, policy and seed give the same result.
+its trajectory. The same trace, cluster, policy and seed give the same result.
 """
 
 from __future__ import annotations
