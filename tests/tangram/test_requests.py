@@ -21,6 +21,7 @@ EXEC: dict[str, Any] = {
     "stdin": None,
     "user": None,
     "malleable": False,
+    "deterministic": False,
     "duration": None,
     "elasticity": None,
     "max_output": "1Mi",
@@ -175,6 +176,7 @@ def test_a_json_body_names_its_type_unless_the_caller_does() -> None:
         ({"elasticity": "0.5"}, "elasticity"),
         ({"elasticity": True}, "elasticity"),
         ({"malleable": 1}, "malleable"),
+        ({"deterministic": "yes"}, "deterministic"),
     ],
 )
 def test_a_bad_argument_of_exec_is_named(changes: dict[str, Any], field: str) -> None:
