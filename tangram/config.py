@@ -26,7 +26,15 @@ from pydantic import (
 from . import __version__
 from .errors import InvalidRequest
 from .limits import DEFAULT_HTTP, DEFAULT_SERVER
-from .managers.config import LIFETIME_S_MAX, NodeConfig, QuotaConfig, SandboxConfig, Size, Units
+from .managers.config import (
+    LIFETIME_S_MAX,
+    NodeConfig,
+    QuotaConfig,
+    SandboxConfig,
+    Size,
+    Units,
+    WarmConfig,
+)
 from .scheduler.model import CORES, QUOTA_PREFIX
 from .scheduler.order import DEFAULT as DEFAULT_ORDER
 from .scheduler.order import parse_order
@@ -176,6 +184,9 @@ class ServerConfig(_Settings):
     sandbox: SandboxConfig = SandboxConfig()
     """Limits of one sandbox, unless its trajectory asks for others."""
 
+    warm: WarmConfig = WarmConfig()
+    """Sandboxes that are started ahead of need."""
+
     images: dict[str, str] = Field(default_factory=dict)
     """Names of images, each mapped to a root file system's folder or an image reference."""
 
@@ -256,6 +267,7 @@ class ServerConfig(_Settings):
             disk=self.disk,
             reserved_cores=self.reserved_cores,
             sandbox=self.sandbox,
+            warm=self.warm,
             images=self.images,
             orphan_after=self.orphan_after,
             instance=str(port),

@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from ..base import SandboxSpec
 from ..config import NodeConfig
 from ..errors import ManagerError, UnknownImage, Unsupported
-from .sandbox.base import Check, Launcher, Sandbox
+from .sandbox.base import Check, Launcher
+from .sandbox.template import Template
 
 log = logging.getLogger(__name__)
-
-STARTS_MAX = 4
-"""Sandboxes that one launcher starts at once: more make each start slower, not all faster."""
 
 RECHECK_S = 10.0
 """How long a failed check is believed. An operator who starts the engine need not restart us."""
@@ -43,7 +40,6 @@ class Launchers:
         self._config = config
         self._builder = builder
         self._built: dict[str, Launcher] = {}
-        self._starts: dict[str, asyncio.Semaphore] = {}
         self._problems: dict[str, tuple[float, list[Check]]] = {}
         self._checking: dict[str, asyncio.Lock] = {}
         self.default = ""
@@ -52,7 +48,6 @@ class Launchers:
     def get(self, name: str) -> Launcher:
         if name not in self._built:
             self._built[name] = self._builder.build(name)
-            self._starts[name] = asyncio.Semaphore(STARTS_MAX)
         return self._built[name]
 
     def choose(self, spec: SandboxSpec) -> str:
@@ -105,11 +100,10 @@ class Launchers:
             return ("bubblewrap", "docker")
         return (self._config.launcher,)
 
-    async def start(self, spec: SandboxSpec, on_lost: Callable[[str], None]) -> Sandbox:
-        name = self.choose(spec)
-        launcher = self.get(name)
-        async with self._starts[name]:
-            return await launcher.start(spec, on_lost)
+    async def template(self, spec: SandboxSpec) -> Template:
+        """How the launcher for this trajectory would start its sandbox. Raises UnknownImage,
+        Unsupported."""
+        return await self.get(self.choose(spec)).template(spec)
 
     async def reap(self) -> int:
         """Remove what an earlier life of this server left behind; how many sandboxes."""

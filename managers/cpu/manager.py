@@ -27,6 +27,7 @@ from ..base import (
     RunResult,
     SandboxInfo,
     SandboxSpec,
+    WarmStatus,
 )
 from ..config import NodeConfig
 from ..errors import (
@@ -45,7 +46,8 @@ from .launchers import Launchers
 from .sandbox.base import Sandbox
 from .sandbox.channel import Channel
 from .sandbox.messages import AgentResult
-from .spec import check_sizes, with_defaults
+from .spec import check_sizes, pool_limits, with_defaults
+from .warm.pool import WarmPool
 from .watch import DiskWatch, MemoryWatch
 
 log = logging.getLogger(__name__)
@@ -67,6 +69,8 @@ class CpuManager(Manager):
         self._cores = ResourceId(CORES, config.name)
         self._memory = ResourceId(MEMORY, config.name)
         self._held: dict[str, HeldSandbox] = {}
+        limits = pool_limits(config, claim.memory_bytes, claim.pool.total)
+        self._pool = WarmPool(launchers, limits, self._room_bytes)
         watched = (self._held.values, self.kill, self._destroy)
         self._watches = (DiskWatch(*watched), MemoryWatch(*watched))
         self._drift = DriftWatch(self._held.values)
@@ -211,7 +215,7 @@ class CpuManager(Manager):
         for watch in (*self._watches, self._drift):
             await watch.aclose()
         closings = [self.close(trajectory) for trajectory in list(self._held)]
-        outcomes = await asyncio.gather(*closings, return_exceptions=True)
+        outcomes = await asyncio.gather(*closings, self._pool.aclose(), return_exceptions=True)
         await self._launchers.aclose()
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
@@ -224,6 +228,7 @@ class CpuManager(Manager):
         check_sizes(filled, self.node, self._claim.disk_bytes)
         launcher = await self._launchers.working(self._launchers.choose(filled))
         await launcher.check_image(filled)
+        await self._pool.check(filled)
         return filled
 
     async def open(
@@ -236,7 +241,7 @@ class CpuManager(Manager):
         held = HeldSandbox(self._with_defaults(spec), on_lost)
         self._held[spec.trajectory] = held
         held.start = asyncio.create_task(
-            self._launchers.start(held.spec, lambda message: self._on_lost(held, message)),
+            self._pool.open(held.spec, lambda message: self._on_lost(held, message)),
             name=f"start the sandbox of {spec.trajectory}",
         )
         try:
@@ -296,6 +301,9 @@ class CpuManager(Manager):
 
     def corrections(self) -> Mapping[str, int]:
         return self._drift.corrected
+
+    def warm(self) -> tuple[WarmStatus, ...]:
+        return self._pool.statuses()
 
     def describe(self) -> NodeDescription:
         default = self._launchers.default
@@ -389,6 +397,11 @@ class CpuManager(Manager):
         self._close(held)
 
     # Looking things up
+
+    def _room_bytes(self) -> int:
+        """Memory that no trajectory has reserved."""
+        reserved = sum(held.spec.memory_bytes or 0 for held in self._held.values())
+        return self._claim.memory_bytes - reserved
 
     def _with_defaults(self, spec: SandboxSpec) -> SandboxSpec:
         return with_defaults(spec, self._config.sandbox, self._claim.disk_bytes)

@@ -26,6 +26,7 @@ from ..base import (
     SandboxInfo,
     SandboxSpec,
     Stream,
+    WarmStatus,
 )
 from ..errors import (
     FileProblem,
@@ -320,6 +321,9 @@ class FakeManager(Manager):
 
     def corrections(self) -> Mapping[str, int]:
         return {}
+
+    def warm(self) -> tuple[WarmStatus, ...]:
+        return ()
 
     def describe(self) -> NodeDescription:
         return NodeDescription("fake", LIMITS)

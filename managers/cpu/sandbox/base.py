@@ -7,12 +7,15 @@ is the CpuManager.
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...base import SandboxSpec
+from ...errors import SandboxDied, TemporaryError
+from .template import Template
 
 if TYPE_CHECKING:
     from .channel import Channel
@@ -38,13 +41,23 @@ class MemoryEvents:
 
 
 class Sandbox(ABC):
-    """One live sandbox. Created by a launcher, used by the CpuManager alone."""
+    """One live sandbox. Created by a launcher, neutral until it is assigned to a trajectory; used by
+    the CpuManager alone."""
 
     trajectory: str
     launcher: str
     workdir: str
     limits: Mapping[str, str]
     channel: Channel
+
+    @abstractmethod
+    async def assign(self, spec: SandboxSpec, on_lost: Callable[[str], None]) -> None:
+        """Hand it over to a trajectory, once: its memory limit, environment, folder, shell and user
+        are set as if it had been started for it. `spec` is one of its template, with all sizes set.
+        `on_lost` replaces the one of the start on return, not before.
+
+        Raises SandboxDied if it is gone, PermanentError for what the trajectory asks and cannot have,
+        TemporaryError; it is to be closed then."""
 
     @abstractmethod
     async def confine(self, cores: tuple[int, ...] | None) -> None:
@@ -97,10 +110,28 @@ class Launcher(ABC):
         """Raises UnknownImage or Unsupported if `start` of this spec can never work."""
 
     @abstractmethod
+    async def template(self, spec: SandboxSpec) -> Template:
+        """What `start_neutral` needs of a spec: all that `assign` cannot change. Asked at every Open,
+        so it is quick. Raises as `check_image`."""
+
+    @abstractmethod
+    async def start_neutral(self, template: Template, on_lost: Callable[[str], None]) -> Sandbox:
+        """Start a sandbox that is nobody's yet and wait for its agent. `on_lost(message)` once if it
+        dies before `aclose`. Raises TemporaryError, PermanentError; leaves nothing behind then, or
+        when cancelled."""
+
     async def start(self, spec: SandboxSpec, on_lost: Callable[[str], None]) -> Sandbox:
-        """Start a sandbox (all sizes of the spec are set) and wait for its agent. Its files exist
-        and commands can run on return. `on_lost(message)` once if it dies before `aclose`.
-        Raises TemporaryError, PermanentError; leaves nothing behind then, or when cancelled."""
+        """Start a sandbox for one trajectory (all sizes of the spec are set). Its files exist and
+        commands can run on return. Raises and cleans up as `start_neutral`."""
+        sandbox = await self.start_neutral(await self.template(spec), lambda message: None)
+        try:
+            await sandbox.assign(spec, on_lost)
+        except BaseException as error:
+            await asyncio.shield(sandbox.aclose())
+            if isinstance(error, SandboxDied):
+                raise TemporaryError(f"the sandbox died while it started: {error}") from error
+            raise
+        return sandbox
 
     @abstractmethod
     async def reap(self) -> int:

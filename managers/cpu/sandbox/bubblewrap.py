@@ -32,7 +32,8 @@ from .interpreter import Interpreter, build
 from .listener import AgentListener
 from .online import OnlineFile
 from .seccomp import build_filter, machine_supported
-from .starting import finished, greet
+from .starting import finished, greet, limit_memory
+from .template import NEUTRAL_MEMORY_BYTES, Template, neutral
 
 SOCKETS_PREFIX = "b-"
 """Of our folders in the runtime folder, which other launchers use too."""
@@ -51,8 +52,8 @@ _NOT_PERMITTED = ("Operation not permitted", "Permission denied", "No permission
 
 
 class BubblewrapSandbox(Sandbox):
-    """One sandbox. Filled in by `Bubblewrap.start`, step by step, so that a start that fails or is
-    cancelled is undone by `aclose` at any step."""
+    """One sandbox. Filled in by `Bubblewrap.start_neutral`, step by step, so that a start that fails
+    or is cancelled is undone by `aclose` at any step."""
 
     launcher = "bubblewrap"
     channel: Channel
@@ -62,7 +63,7 @@ class BubblewrapSandbox(Sandbox):
     ) -> None:
         self.id = secrets.token_hex(5)
         self.trajectory = spec.trajectory
-        self.workdir = spec.workdir or rootfs.WORKSPACE
+        self.workdir = rootfs.WORKSPACE
         self.limits = owner.limits()
         self.uid = uid
         self.folder = folders.SandboxFolder(owner.state, self.id)
@@ -74,6 +75,21 @@ class BubblewrapSandbox(Sandbox):
         self._on_lost = on_lost
         self._parked = True
         self._closing: asyncio.Task[None] | None = None
+
+    async def assign(self, spec: SandboxSpec, on_lost: Callable[[str], None]) -> None:
+        self.trajectory = spec.trajectory
+        self.workdir = spec.workdir or rootfs.WORKSPACE
+        if self.cgroup is not None and spec.memory_bytes:
+            limit_memory(self.cgroup, spec.memory_bytes)
+        await self.channel.configure(
+            env={**_base_env(bool(spec.image)), **spec.env},
+            workdir=self.workdir,
+            shell=spec.shell,
+            user="",
+        )
+        if self.channel.lost.done():
+            raise SandboxDied(self.channel.lost.result())
+        self._on_lost = on_lost
 
     async def confine(self, cores: tuple[int, ...] | None) -> None:
         """Raises SandboxDied if it is gone."""
@@ -197,8 +213,24 @@ class Bubblewrap(Launcher):
             raise PermanentError(f"workdir is {spec.workdir!r}, but must be an absolute path")
         self._image_folder(spec.image)
 
-    async def start(self, spec: SandboxSpec, on_lost: Callable[[str], None]) -> BubblewrapSandbox:
+    async def template(self, spec: SandboxSpec) -> Template:
         await self.check_image(spec)
+        memory_bytes = spec.memory_bytes
+        if memory_bytes and self.limits()["memory"] == "hard":
+            # Without a cgroup an rlimit bounds it, which processes have from their start.
+            memory_bytes = NEUTRAL_MEMORY_BYTES
+        folder = self._image_folder(spec.image)
+        status = folder.stat() if folder else None
+        return Template(
+            self.name,
+            neutral(spec, memory_bytes=memory_bytes, user=""),
+            f"{status.st_dev}:{status.st_ino}" if status else "",
+        )
+
+    async def start_neutral(
+        self, template: Template, on_lost: Callable[[str], None]
+    ) -> BubblewrapSandbox:
+        spec = template.spec
         interpreter = await self._prepare()
         sandbox = BubblewrapSandbox(self, spec, self._free_uid(), on_lost)
         self._live[sandbox.id] = sandbox
@@ -251,13 +283,6 @@ class Bubblewrap(Launcher):
         finally:
             listener.close()
         sandbox.attach(channel)
-        image = bool(spec.image)
-        await channel.configure(
-            env={**_base_env(image), **spec.env},
-            workdir=sandbox.workdir,
-            shell=spec.shell,
-            user="",
-        )
 
     def _make_folders(self, sandbox: BubblewrapSandbox, spec: SandboxSpec) -> None:
         sandbox.folder.create()

@@ -28,6 +28,7 @@ from .docker_client import ContainerFacts, ContainerPlan, DockerEngine, ImageFac
 from .docker_sandbox import DockerSandbox, why_ended
 from .interpreter import MOUNT_POINT, RUN_FOLDER, Interpreter, build
 from .listener import AgentListener
+from .template import NEUTRAL_MEMORY_BYTES, Template, neutral
 
 CAPABILITIES = (
     "CHOWN",
@@ -49,6 +50,11 @@ DEATH_POLL_S = 1.0
 WORKSPACE = "/workspace"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """For images that set no PATH: what Docker itself would set."""
+IMAGE_BELIEVED_S = 5.0
+"""How long what the engine said of an image is believed: asking takes longer than handing over a
+started container does. A name that is given to another image means that one after this time."""
+IMAGES_KNOWN_MAX = 1000
+"""Images of which the engine's word is remembered."""
 NEARBY_MAX = 3
 """Names of other images to offer for one that is not there."""
 
@@ -104,6 +110,7 @@ class DockerLauncher(Launcher):
         self._pids_max = pids_max
         self._sandboxes: set[DockerSandbox] = set()
         self._containers: set[str] = set()
+        self._images_known: dict[str, tuple[float, ImageFacts]] = {}
         self._preparing = asyncio.Lock()
         self._interpreter: Interpreter | None = None
         self._cgroup_parent: str | None = None
@@ -154,7 +161,15 @@ class DockerLauncher(Launcher):
     async def check_image(self, spec: SandboxSpec) -> None:
         await self._image(spec)
 
-    async def start(self, spec: SandboxSpec, on_lost: Callable[[str], None]) -> Sandbox:
+    async def template(self, spec: SandboxSpec) -> Template:
+        image = await self._image(spec)
+        memory_bytes = spec.memory_bytes and NEUTRAL_MEMORY_BYTES
+        # The user decides whose the folders are that the image lacks.
+        shared = neutral(spec, memory_bytes=memory_bytes, user=spec.user)
+        return Template(self.name, shared, image.id)
+
+    async def start_neutral(self, template: Template, on_lost: Callable[[str], None]) -> Sandbox:
+        spec = template.spec
         image = await self._image(spec)
         interpreter = await self._prepare()
         short = secrets.token_hex(5)
@@ -179,8 +194,8 @@ class DockerLauncher(Launcher):
                 sandbox = DockerSandbox(
                     engine=self.engine,
                     container=name,
-                    trajectory=spec.trajectory,
-                    workdir=spec.workdir or image.workdir or WORKSPACE,
+                    workdir=image.workdir or WORKSPACE,
+                    settle=lambda sandbox, spec: self._settle(sandbox, spec, image, interpreter),
                     limits=self.limits(),
                     channel=channel,
                     cgroup=self._adopt(facts.pid),
@@ -189,7 +204,10 @@ class DockerLauncher(Launcher):
                     mounted_files=facts.mounted_files,
                     online=folder / "online",
                 )
-                await self._settle(sandbox, spec, image, interpreter)
+                if not _is_root(user := spec.user or image.user):
+                    folders = (WORKSPACE, sandbox.workdir)
+                    await _make_folders(channel, interpreter, user, *folders)
+                await sandbox.confine(None)
             except SandboxDied as problem:
                 reason = await why_ended(self.engine, name)
                 raise PermanentError(
@@ -224,8 +242,16 @@ class DockerLauncher(Launcher):
                 cure="set image=, or use the bubblewrap launcher",
             )
         reference = self._images.get(spec.image, spec.image)
+        now = asyncio.get_running_loop().time()
+        asked_at, known_image = self._images_known.get(reference, (0.0, None))
+        if known_image is not None and now - asked_at < IMAGE_BELIEVED_S:
+            return known_image
         image = await self.engine.image(reference)
+        self._images_known.pop(reference, None)
         if image is not None:
+            self._images_known[reference] = (now, image)
+            if len(self._images_known) > IMAGES_KNOWN_MAX:
+                del self._images_known[next(iter(self._images_known))]
             return image
         known = [*self._images, *await self.engine.image_names()]
         near = difflib.get_close_matches(reference, known, NEARBY_MAX)
@@ -281,12 +307,7 @@ class DockerLauncher(Launcher):
                 f"{MOUNT_POINT}/{RUN_FOLDER}": str(folder),
                 _ONLINE: str(folder / "online"),
             },
-            labels={
-                _INSTANCE_LABEL: self._instance,
-                _STATE_LABEL: str(self._state),
-                "tangram.trajectory": spec.trajectory,
-                "tangram.task": spec.task,
-            },
+            labels={_INSTANCE_LABEL: self._instance, _STATE_LABEL: str(self._state)},
         )
 
     async def _greet(
@@ -319,7 +340,7 @@ class DockerLauncher(Launcher):
         image: ImageFacts,
         interpreter: Interpreter,
     ) -> None:
-        """Tell the agent what commands get, make the folders that are missing, and park it."""
+        """Tell the agent what the trajectory's commands get, and make its folder if it is missing."""
         user = spec.user or image.user
         await sandbox.channel.configure(
             env={"PATH": DEFAULT_PATH, **image.env, **spec.env},
@@ -327,9 +348,8 @@ class DockerLauncher(Launcher):
             shell=spec.shell,
             user=user,
         )
-        if not _is_root(user) or spec.workdir:
-            await _make_folders(sandbox.channel, interpreter, user, WORKSPACE, sandbox.workdir)
-        await sandbox.confine(None)
+        if spec.workdir:
+            await _make_folders(sandbox.channel, interpreter, user, sandbox.workdir)
 
     def _adopt(self, pid: int) -> SandboxCgroup | None:
         """The container's own cgroup; None where it cannot be seen from here."""

@@ -1,16 +1,18 @@
-"""Waiting while a sandbox starts: for work in threads, and for an agent that may never come.
-
-Shared by the launchers that start processes by themselves.
+"""What launchers share while a sandbox starts and is handed over: waiting for work in threads and for
+an agent that may never come, and the memory limit that comes with its trajectory.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from ...errors import SandboxDied, TemporaryError
+from ...errors import PermanentError, SandboxDied, TemporaryError
+from ...sizes import format_size
+from ..cgroup import SandboxCgroup
 from .channel import Channel
 from .listener import AgentListener
 
@@ -29,6 +31,21 @@ async def finished(work: Coroutine[Any, Any, _T]) -> _T:
     except asyncio.CancelledError:
         await asyncio.wait({task})
         raise
+
+
+def limit_memory(cgroup: SandboxCgroup, memory_bytes: int) -> None:
+    """Raises SandboxDied if its group is gone, PermanentError if it holds more by itself."""
+    try:
+        cgroup.set_memory(memory_bytes)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENODEV):
+            raise SandboxDied(f"the sandbox's control group is gone: {error}") from error
+        if error.errno == errno.EBUSY:
+            raise PermanentError(
+                f"memory: {format_size(memory_bytes)} is less than an empty sandbox takes: ask for more",
+                field="memory",
+            ) from error
+        raise TemporaryError(f"the sandbox's memory cannot be limited: {error}") from error
 
 
 async def greet(listener: AgentListener, agent: int, pidfd: int) -> Channel:
