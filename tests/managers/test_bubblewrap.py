@@ -274,8 +274,7 @@ async def test_closing_ends_every_process_and_removes_everything(
 async def test_a_lost_agent_is_reported_once(launcher: Bubblewrap) -> None:
     messages: list[str] = []
     sandbox = await launcher.start(spec_of(), messages.append)
-    assert sandbox.process is not None
-    os.kill(sandbox.process.pid, signal.SIGKILL)
+    os.kill(sandbox.root_pid() or 0, signal.SIGKILL)
     await until(lambda: messages)
     await sandbox.aclose()
     assert len(messages) == 1
@@ -338,9 +337,9 @@ async def test_without_cgroups_leftovers_are_found_by_their_record(
 ) -> None:
     orphan = await make(cgroups=None).start(spec_of(), lambda message: None)
     alive = await launcher.start(spec_of(), fail_if_lost)
-    assert orphan.process is not None
+    assert (pid := orphan.root_pid()) is not None
     assert await make(cgroups=None).reap() == 2
-    assert not _is_running(orphan.process.pid)
+    assert not _is_running(pid)
     await asyncio.gather(orphan.aclose(), alive.aclose(), return_exceptions=True)
 
 
