@@ -18,7 +18,7 @@ import pytest
 import pytest_asyncio
 
 from tangram.managers.base import CallSpec, ExecSpec, Outcome, RunRequest, SandboxSpec, Stream
-from tangram.managers.config import NodeConfig
+from tangram.managers.config import NodeConfig, WarmConfig
 from tangram.managers.errors import (
     FileProblem,
     LeaseLost,
@@ -36,7 +36,14 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-KINDS = ["fake", "bubblewrap", pytest.param("docker", marks=pytest.mark.docker)]
+KINDS = [
+    "fake",
+    "bubblewrap",
+    "warm-bubblewrap",
+    pytest.param("docker", marks=pytest.mark.docker),
+    pytest.param("warm-docker", marks=pytest.mark.docker),
+]
+"""The warm ones pass all of it with sandboxes that stood ready before their trajectory came."""
 SOON_S = 3.0
 """A kill must have ended everything by then; alone it takes some milliseconds."""
 
@@ -49,10 +56,12 @@ async def shared_node(request: pytest.FixtureRequest) -> AsyncIterator[Node]:
         await fake.aclose()
         assert fake.violations == []
         return
-    image = request.getfixturevalue("docker_image") if request.param == "docker" else ""
+    kind = request.param.removeprefix("warm-")
+    image = request.getfixturevalue("docker_image") if kind == "docker" else ""
     folder = short_folder()
     config = NodeConfig(
-        launcher=request.param,
+        launcher=kind,
+        warm=WarmConfig(max=2 if kind != request.param else 0),
         instance=f"contract-{request.param}-{os.getpid()}",
         state=folder / "state",
         runtime=folder / "run",
@@ -60,7 +69,12 @@ async def shared_node(request: pytest.FixtureRequest) -> AsyncIterator[Node]:
     manager = await open_cpu_manager(config)
     try:
         pool = manager._claim.pool
-        yield Node(request.param, manager, RealCommands(), image, lambda: pool.free)
+        node = Node(kind, manager, RealCommands(), image, lambda: pool.free)
+        if kind != request.param:
+            await node.warm_up()
+        yield node
+        hits = sum(status.hits for status in manager.warm())
+        assert hits == (node.opens if kind != request.param else 0)
     finally:
         await manager.aclose()
         shutil.rmtree(folder)
