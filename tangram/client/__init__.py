@@ -4,7 +4,15 @@ Needs grpcio, protobuf and the standard library alone. Errors stand in `tangram.
 """
 
 from .aio import AsyncClient
-from .cluster import ClusterStatus, NodeStatus, QueueStatus, QuotaStatus, TaskStatus, Units
+from .cluster import (
+    ClusterStatus,
+    NodeStatus,
+    QueueStatus,
+    QuotaStatus,
+    TaskStatus,
+    Units,
+    WarmStatus,
+)
 from .permits import AsyncPermit
 from .results import (
     ActionInfo,
@@ -48,4 +56,5 @@ __all__ = [
     "TrajectoryInfo",
     "Units",
     "Usage",
+    "WarmStatus",
 ]

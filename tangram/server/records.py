@@ -6,13 +6,13 @@ Only the dispatcher changes them; the service and the metrics read them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Self
 
 from ..errors import TangramError
-from ..managers.base import Payload, RunResult, SandboxInfo, SandboxSpec
+from ..managers.base import Payload, RunResult, SandboxInfo, SandboxSpec, WarmStatus
 from ..scheduler import Action, EndReason, ResourceId, State, Trajectory, WaitReason
 from ..scheduler.stretches import Stretches
 from .known_files import KnownFiles
@@ -212,6 +212,7 @@ class NodeStatus:
     sandboxes: Mapping[str, int]
     corrections: Mapping[str, int]
     """Control file -> how often it was put right."""
+    warm: Sequence[WarmStatus]
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,13 +151,15 @@ def explain(
     story: Explanation | None,
     history: Sequence[tuple[float, LogItem]],
     now: float,
+    start_problem: str = "",
 ) -> ActionExplanation:
     """One action's life so far, as stretches with reasons. `story` is what the scheduler tells;
-    None in the moment before the action reached it."""
+    None in the moment before the action reached it. `start_problem` is why its sandbox has not
+    started yet."""
     return ActionExplanation(
         record=record,
         spans=tuple(_spans(record, story.spans if story else (), _changes(history), now)),
-        sentence=_sentence(record, story, now),
+        sentence=_sentence(record, story, now) + (f"; {start_problem}" if start_problem else ""),
         ahead=story.ahead if story else 0,
         predicted_run_s=story.predicted_run_s if story else None,
         predicted_from=str(story.predicted_from) if story else "",
@@ -177,6 +179,7 @@ def _node_status(scheduler: Scheduler, manager: Manager, now: float) -> NodeStat
         limits=description.limits,
         sandboxes=manager.sandboxes(),
         corrections=manager.corrections(),
+        warm=manager.warm(),
     )
 
 

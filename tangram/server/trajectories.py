@@ -92,6 +92,13 @@ class TrajectoryBook:
             )
         return record
 
+    def start_problem(self, trajectory_id: str | None) -> str:
+        """Why the last try to start its sandbox failed; "" if none did, or it is not starting."""
+        record = self._records.get(trajectory_id or "")
+        if record is None or record.state is not TrajectoryState.STARTING:
+            return ""
+        return record.message
+
     def is_gone(self, trajectory_id: str) -> bool:
         """Whether it has ended and its sandbox is removed, or cannot be; also of a forgotten one."""
         record = self._records.get(trajectory_id)
@@ -205,6 +212,7 @@ class TrajectoryBook:
             try:
                 return await host.open(record.request.spec, record.token, self._on_lost(record))
             except TemporaryError as error:
+                record.message = f"{error}; tried again in {error.delay_s:.1f} s"
                 await asyncio.sleep(error.delay_s)
         return await host.open(record.request.spec, record.token, self._on_lost(record))
 
