@@ -49,7 +49,9 @@ WARM = (
 )
 STATUS = PoolStatus(
     nodes=(
-        NodeStatus("node0", "fake", Units(4, 3, 1), Units(100, 40, 60), {}, {}, {"cpuset.cpus": 2}, WARM),
+        NodeStatus(
+            "node0", "fake", Units(4, 3, 1), Units(100, 40, 60), {}, {}, {"cpuset.cpus": 2}, WARM
+        ),
     ),
     quotas=(QuotaStatus("search", 5, 2, "", None),),
     queues=QUEUES,
