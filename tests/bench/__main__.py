@@ -32,6 +32,7 @@ from . import (
     resizing,
     reward_gpus,
     simulated,
+    warm_start,
 )
 from .measure import Sheet, Table
 from .simulations import Simulations
@@ -41,6 +42,7 @@ BENCHMARKS: dict[str, Callable[[int], Coroutine[Any, Any, Table]]] = {
     "exec-rate": exec_rate.measure,
     "resizing": resizing.measure,
     "pass-cost": pass_cost.measure,
+    "warm-start": warm_start.measure,
     "simulated": simulated.measure,
 }
 """On this machine, with Docker."""

@@ -32,7 +32,7 @@ from .interpreter import Interpreter, build
 from .listener import AgentListener
 from .online import OnlineFile
 from .seccomp import build_filter, machine_supported
-from .starting import finished, greet, limit_memory
+from .starting import finished, greet, limit_memory, limit_open_files
 from .template import NEUTRAL_MEMORY_BYTES, Template, neutral
 
 SOCKETS_PREFIX = "b-"
@@ -331,6 +331,7 @@ class Bubblewrap(Launcher):
         pid = sandbox.process.pid
         # A core dump would be handed to the host's handler, outside of the sandbox.
         resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
+        limit_open_files(pid)
         limits = self.limits()
         if limits["pids"] == "soft":
             # The kernel counts them per user, and this user has nothing but this sandbox.

@@ -22,7 +22,7 @@ from .base import Check, Launcher, MemoryEvents, Sandbox
 from .channel import Channel
 from .interpreter import source_command
 from .listener import AgentListener
-from .starting import finished, greet
+from .starting import finished, greet, limit_open_files
 from .template import Template, neutral
 
 MARK = "TANGRAM_SANDBOX"
@@ -214,6 +214,7 @@ class Process(Launcher):
                 stderr=messages,
                 start_new_session=True,
             )
+        limit_open_files(sandbox.agent.pid)
         sandbox.folder.record([sandbox.agent.pid])
 
     def _destroy(self, sandbox: ProcessSandbox) -> None:

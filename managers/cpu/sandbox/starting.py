@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import resource
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -18,6 +19,10 @@ from .listener import AgentListener
 
 AGENT_WAIT_S = 15.0
 """From the start of the agent to its first message: milliseconds, but seconds in a start storm."""
+
+OPEN_FILES = 1024
+"""Of one process, which may raise it by itself up to the server's own limit: what programs expect, some
+of which go through all numbers, whatever the server has set for itself."""
 
 _T = TypeVar("_T")
 
@@ -31,6 +36,13 @@ async def finished(work: Coroutine[Any, Any, _T]) -> _T:
     except asyncio.CancelledError:
         await asyncio.wait({task})
         raise
+
+
+def limit_open_files(pid: int) -> None:
+    """Of a process that was started here, and of all that it starts. Raises ProcessLookupError."""
+    _, most = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    soft = OPEN_FILES if most == resource.RLIM_INFINITY else min(OPEN_FILES, most)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, most))
 
 
 def limit_memory(cgroup: SandboxCgroup, memory_bytes: int) -> None:
