@@ -244,7 +244,7 @@ class SandboxHost(Protocol):
     async def check_open(self, spec: SandboxSpec) -> SandboxSpec:
         """Refuse what this node can never start, before anything is queued; returns the spec with
         the node's defaults filled in (memory above all). Raises Unsupported, UnknownImage,
-        PermanentError."""
+        PermanentError, and BackingOff while sandboxes of this kind fail to start."""
         ...
 
     async def open(

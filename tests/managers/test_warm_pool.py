@@ -18,6 +18,7 @@ from tangram.managers.cpu.warm import backoff, pool
 from tangram.managers.cpu.warm.counts import IMAGES_MAX, OTHER
 from tangram.managers.cpu.warm.pool import HAND_OVERS_MAX, WARM_BYTES, PoolLimits, WarmPool
 from tangram.managers.errors import (
+    BackingOff,
     PermanentError,
     SandboxClosed,
     SandboxDied,
@@ -277,9 +278,9 @@ async def test_an_image_that_fails_five_times_backs_off_says_so_and_then_works(
         delays.append(raised.value.delay_s)
         assert bench.status.failed == failures
         if failures > 1:
-            with pytest.raises(TemporaryError, match=f"failed {failures} times in a row.*{FAILED}"):
+            with pytest.raises(BackingOff, match=f"failed {failures} times in a row.*{FAILED}"):
                 await bench.open()  # Too early: nothing is started.
-            with pytest.raises(TemporaryError, match="sandboxes without an image: starting it"):
+            with pytest.raises(BackingOff, match="sandboxes without an image: starting it"):
                 await bench.pool.check(SandboxSpec("t"))
             assert bench.status.failed == failures
             assert bench.status.problem

@@ -19,7 +19,14 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from ...base import ExecSpec, SandboxSpec, Stream
-from ...errors import PermanentError, SandboxDied, TemporaryError, UnknownImage, Unsupported
+from ...errors import (
+    FileProblem,
+    PermanentError,
+    SandboxDied,
+    TemporaryError,
+    UnknownImage,
+    Unsupported,
+)
 from ..cgroup import Cgroups, SandboxCgroup
 from ..cores import format_cores
 from .base import Check, Launcher, Sandbox
@@ -348,7 +355,7 @@ class DockerLauncher(Launcher):
             shell=spec.shell,
             user=user,
         )
-        if spec.workdir:
+        if spec.workdir and not await _is_folder(sandbox.channel, sandbox.workdir):
             await _make_folders(sandbox.channel, interpreter, user, sandbox.workdir)
 
     def _adopt(self, pid: int) -> SandboxCgroup | None:
@@ -382,6 +389,14 @@ class _Transcript:
 
     def write(self, stream: Stream, offset: int, data: bytes) -> None:
         self.text += data.decode(errors="replace")
+
+
+async def _is_folder(channel: Channel, path: str) -> bool:
+    """As far as the sandbox's user can see; asking takes a hundredth of the time of making it."""
+    try:
+        return (await channel.stat(path)).kind == "directory"
+    except FileProblem:
+        return False
 
 
 async def _make_folders(

@@ -16,6 +16,7 @@ from itertools import count
 
 from ...base import SandboxSpec, WarmStatus
 from ...errors import (
+    BackingOff,
     LeaseLost,
     ManagerError,
     SandboxClosed,
@@ -77,8 +78,7 @@ class WarmPool:
         self._closed = False
 
     async def check(self, spec: SandboxSpec) -> None:
-        """Refuse what would not be tried now. Raises TemporaryError if starts of this kind fail and
-        the next try is yet to come, UnknownImage, Unsupported."""
+        """Refuse what would not be tried now. Raises BackingOff, UnknownImage, Unsupported."""
         shelf = self._shelves.get((await self._launchers.template(spec)).key)
         if shelf is not None:
             self._refuse_failing(shelf)
@@ -284,7 +284,7 @@ class WarmPool:
         if left_s := shelf.backoff.left_s(now):
             image = shelf.template.spec.image
             what = f"image {image!r}" if image else "sandboxes without an image"
-            raise TemporaryError(f"{what}: {shelf.backoff.sentence(now)}", delay_s=left_s)
+            raise BackingOff(f"{what}: {shelf.backoff.sentence(now)}", delay_s=left_s)
 
     # Sizes
 
