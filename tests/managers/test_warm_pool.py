@@ -254,6 +254,21 @@ async def test_when_no_ready_one_is_of_use_a_new_one_is_started(bench: Bench) ->
     assert sum(sandbox.closed for sandbox in standing) == HAND_OVERS_MAX
 
 
+async def test_a_kind_that_is_forgotten_during_a_hand_over_that_fails_is_started_all_the_same(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.open("first")
+    await until(lambda: bench.ready == 1)
+
+    async def forget(spec: SandboxSpec, on_lost: object) -> None:
+        bench.pool._shelves.clear()
+        raise TemporaryError("busy")
+
+    monkeypatch.setattr(bench.launcher.started[-1], "assign", forget)
+    async with asyncio.timeout(5.0):
+        assert (await bench.open("second")).trajectory == "second"
+
+
 async def test_what_a_trajectory_asks_wrongly_is_its_own_fault(bench: Bench) -> None:
     await asyncio.gather(*bench.opening(2))
     await until(lambda: bench.ready == 2)

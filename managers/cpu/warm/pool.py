@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from dataclasses import asdict, dataclass, replace
 from itertools import count
 
 from ...base import SandboxSpec, WarmStatus
 from ...errors import (
-    BackingOff,
     LeaseLost,
     ManagerError,
     SandboxClosed,
@@ -81,7 +80,7 @@ class WarmPool:
         """Refuse what would not be tried now. Raises BackingOff, UnknownImage, Unsupported."""
         shelf = self._shelves.get((await self._launchers.template(spec)).key)
         if shelf is not None:
-            self._refuse_failing(shelf)
+            shelf.refuse_failing(asyncio.get_running_loop().time())
 
     async def open(self, spec: SandboxSpec, on_lost: Callable[[str], None]) -> Sandbox:
         """A sandbox for one trajectory: one that stands ready, else the next that starts. It is the
@@ -91,7 +90,7 @@ class WarmPool:
         now = asyncio.get_running_loop().time()
         shelf.demand.arrived(now, self._limits.starts)
         self._make_room()
-        self._refuse_failing(shelf)
+        shelf.refuse_failing(now)
         counts = self._counts_of(shelf)
         for _ in range(HAND_OVERS_MAX):
             if not shelf.ready:
@@ -135,7 +134,7 @@ class WarmPool:
         if self._review is not None:
             self._review.cancel()
         for shelf in self._shelves.values():
-            self._fail_waiting(shelf, SandboxClosed("the node is closing"))
+            shelf.fail_waiting(SandboxClosed("the node is closing"))
             for task in shelf.starting:
                 task.cancel()
             while shelf.ready:
@@ -168,6 +167,8 @@ class WarmPool:
         """The next sandbox that starts. Raises what its start raised."""
         if self._closed:
             raise SandboxClosed("the node is closing")
+        # Nobody may have wanted one for so long that it was forgotten while the last was handed over.
+        shelf = self._shelves.setdefault(shelf.template.key, shelf)
         waiter = Waiter(next(self._numbers), asyncio.get_running_loop().create_future())
         shelf.waiting.append(waiter)
         self._pump()
@@ -235,7 +236,7 @@ class WarmPool:
                 self._note_failure(shelf, str(problem) or repr(problem))
             if not isinstance(problem, ManagerError):
                 log.exception("starting a sandbox failed")
-            self._tell_failure(shelf, problem)
+            shelf.tell_failure(problem, loop.time())
         else:
             seconds = loop.time() - began
             shelf.demand.started(seconds)
@@ -243,16 +244,7 @@ class WarmPool:
             counts.started += 1
             counts.start_seconds += seconds
             shelf.backoff.started()
-            self._give(shelf, started)
-
-    def _give(self, shelf: Shelf, started: Started) -> None:
-        """To who waits longest, else onto the shelf."""
-        while shelf.waiting:
-            given = shelf.waiting.popleft().given
-            if not given.done():
-                given.set_result(started)
-                return
-        shelf.ready.append(started)
+            shelf.give(started)
 
     def _note_failure(self, shelf: Shelf, message: str) -> None:
         image = shelf.template.spec.image
@@ -260,31 +252,6 @@ class WarmPool:
         now = asyncio.get_running_loop().time()
         shelf.backoff.failed(now, message)
         log.warning("sandbox of image %r: %s", image, shelf.backoff.sentence(now))
-
-    def _tell_failure(self, shelf: Shelf, problem: Exception) -> None:
-        """One failure is its trajectory's; when they come in a row, all that wait are told."""
-        left_s = shelf.backoff.left_s(asyncio.get_running_loop().time())
-        if isinstance(problem, TemporaryError):
-            problem = TemporaryError(str(problem), delay_s=max(problem.delay_s, left_s))
-        if left_s:
-            self._fail_waiting(shelf, problem)
-        elif shelf.waiting:
-            given = shelf.waiting.popleft().given
-            if not given.done():
-                given.set_exception(problem)
-
-    def _fail_waiting(self, shelf: Shelf, problem: Exception) -> None:
-        while shelf.waiting:
-            given = shelf.waiting.popleft().given
-            if not given.done():
-                given.set_exception(problem)
-
-    def _refuse_failing(self, shelf: Shelf) -> None:
-        now = asyncio.get_running_loop().time()
-        if left_s := shelf.backoff.left_s(now):
-            image = shelf.template.spec.image
-            what = f"image {image!r}" if image else "sandboxes without an image"
-            raise BackingOff(f"{what}: {shelf.backoff.sentence(now)}", delay_s=left_s)
 
     # Sizes
 
@@ -331,7 +298,7 @@ class WarmPool:
         targets = share_out(needs, start_s, limit)
         for key, shelf in list(self._shelves.items()):
             shelf.target = targets[key]
-            for surplus in self._surplus(shelf):
+            for surplus in shelf.take_surplus():
                 self._end(surplus)
             if not needs[key] and shelf.is_empty and not shelf.backoff.left_s(loop.time()):
                 del self._shelves[key]
@@ -339,13 +306,9 @@ class WarmPool:
         if self._shelves:
             self._review = loop.call_later(REVIEW_S, self._resize)
 
-    def _surplus(self, shelf: Shelf) -> Iterator[Started]:
-        while shelf.ready and shelf.surplus:
-            yield shelf.ready.popleft()
-
     async def _drop_surplus(self, shelf: Shelf) -> None:
         """After somebody stopped waiting: end what was started for it and nobody else wants."""
-        ending = [self._end(started) for started in self._surplus(shelf)]
+        ending = [self._end(started) for started in shelf.take_surplus()]
         cancelled = shelf.starting[len(shelf.starting) - shelf.surplus :]
         for task in cancelled:
             task.cancel()

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from ...errors import BackingOff, TemporaryError
 from ..sandbox.base import Sandbox
 from ..sandbox.template import Template
 from .backoff import Backoff
@@ -65,3 +67,43 @@ class Shelf:
     @property
     def is_empty(self) -> bool:
         return not (self.ready or self.waiting or self.starting)
+
+    def give(self, started: Started) -> None:
+        """To who waits longest, else onto the shelf."""
+        while self.waiting:
+            given = self.waiting.popleft().given
+            if not given.done():
+                given.set_result(started)
+                return
+        self.ready.append(started)
+
+    def take_surplus(self) -> Iterator[Started]:
+        """Those of them that are ready, to be ended."""
+        while self.ready and self.surplus:
+            yield self.ready.popleft()
+
+    def refuse_failing(self, now: float) -> None:
+        """Raises BackingOff while starts fail and the next try is yet to come."""
+        if left_s := self.backoff.left_s(now):
+            image = self.template.spec.image
+            what = f"image {image!r}" if image else "sandboxes without an image"
+            raise BackingOff(f"{what}: {self.backoff.sentence(now)}", delay_s=left_s)
+
+    def tell_failure(self, problem: Exception, now: float) -> None:
+        """One failure is its trajectory's; when they come in a row, all that wait are told."""
+        left_s = self.backoff.left_s(now)
+        if isinstance(problem, TemporaryError):
+            problem = TemporaryError(str(problem), delay_s=max(problem.delay_s, left_s))
+        if left_s:
+            self.fail_waiting(problem)
+        elif self.waiting:
+            given = self.waiting.popleft().given
+            if not given.done():
+                given.set_exception(problem)
+
+    def fail_waiting(self, problem: Exception) -> None:
+        """Nobody waits any more."""
+        while self.waiting:
+            given = self.waiting.popleft().given
+            if not given.done():
+                given.set_exception(problem)
