@@ -23,7 +23,7 @@ from tangram.client import AsyncTrajectory
 from .measure import Row, Spread, Table, percentile, ratio
 from .servers import IMAGE, tangram_server
 
-OPENS = 30
+OPENS = 20
 """Warm trajectories of a run, one after the other."""
 COLD = 24
 """Trajectories that come at once and find nothing ready."""
