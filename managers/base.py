@@ -181,7 +181,21 @@ class SandboxSpec:
     workdir: str = ""
     env: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     shell: tuple[str, ...] = ()
+    concurrency: int = 1
+    """Actions that may run in it at a time."""
     labels: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    snapshot: str = ""
+    """The id of kept files (`SandboxHost.keep_files`) to start from; empty: those of the image."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptFiles:
+    """What was kept of a sandbox's files."""
+
+    size_bytes: int
+    """That it added on disk: what is shared with others counts once."""
+    skipped: tuple[str, ...] = ()
+    """Sentences on what could not be kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +306,23 @@ class SandboxHost(Protocol):
 
     async def stat(self, trajectory: str, path: str) -> FileInfo:
         """Of the path itself: a symlink is not followed."""
+        ...
+
+    async def keep_files(self, trajectory: str, snapshot: str, limit_bytes: int) -> KeptFiles:
+        """Keep its files as they are at one moment, under an id that is new on this node: what is
+        in the writable places, never processes or memory. It stands still meanwhile. Where it runs
+        one action at a time, none may run now. Raises PermanentError (it names the running action;
+        more than `limit_bytes`, or than the node's disk has left), Unsupported, TemporaryError."""
+        ...
+
+    async def discard_files(self, snapshot: str) -> None:
+        """Kept files are needed no more; sandboxes that started from them are not harmed. Silent if
+        there are none of this id."""
+        ...
+
+    async def restore_files(self, trajectory: str, snapshot: str) -> None:
+        """Put its files back to what was kept; every process in it ends. It is as it was if this
+        fails. Raises PermanentError (it names the action that runs), TemporaryError."""
         ...
 
     def sandboxes(self) -> Mapping[str, int]:

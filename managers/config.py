@@ -172,8 +172,9 @@ class NodeConfig(_Settings):
     that this process is in; the rest is the server's and the kernel's."""
 
     disk: Size | None = None
-    """The most bytes of disk that one sandbox may ask for; what all take together is not limited.
-    Default: what is free under `state` at the start."""
+    """Bytes of disk for the files of all sandboxes and for what is kept of them (snapshots, forks);
+    one sandbox can ask for that much at most. Above it, the sandbox with most files has to make
+    room. Default: what is free under `state` at the start."""
 
     reserved_cores: int | None = Field(default=None, ge=0)
     """Cores out of `cores` that are never granted, on which idle sandboxes wait. Default: 0 below 8

@@ -210,6 +210,8 @@ class Lifecycle:
                 if amount > self._pool.largest(kind):
                     message = f"its trajectory reserves {asked}, but the most of a node is {most}"
                     return EndReason.INFEASIBLE, message
+            if (only := seat.trajectory.node) and not self._pool.is_up(only):
+                return EndReason.LOST, f"node {only}, where its trajectory's files are, is gone"
             return EndReason.INFEASIBLE, "no node has all that its trajectory reserves"
         node = seat.node if seat else None
         refusal = self._pool.refusal(entry.action.demand, node)
@@ -226,7 +228,8 @@ class Lifecycle:
         if seat.node is None and not self._pool.live():
             self._waits.set(entry, WaitReason.NO_NODE, None, now)
         elif seat.node is None:
-            self._waits.set(entry, WaitReason.MEMORY, ResourceId(MEMORY), now)
+            memory = ResourceId(MEMORY, seat.trajectory.node)
+            self._waits.set(entry, WaitReason.MEMORY, memory, now)
         elif seat.phase is Phase.STARTING:
             self._waits.set(entry, WaitReason.SANDBOX_STARTING, None, now)
         else:

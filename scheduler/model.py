@@ -274,6 +274,8 @@ class Trajectory:
     step: int | None = None
     tenant: str = ""
     sandboxed: bool = True  # False: no sandbox is needed before its actions may run
+    node: str = ""
+    """The only node that it can live on, since its files are there. Empty: any."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,8 @@ class Placement:
         self._touched = False
 
     def add(self, seat: Seat) -> None:
-        if self._pool.live() and not self._pool.could_hold(seat.trajectory.reserve):
+        wanted = seat.trajectory
+        if self._pool.live() and not self._pool.could_hold(wanted.reserve, wanted.node):
             self.unplaceable[seat.trajectory.id] = seat
             return
         insort(self.waiting, seat, key=_BY_KEY)
@@ -81,20 +82,28 @@ class Placement:
         return bisect_left(self.waiting, seat.key, key=_BY_KEY)
 
     def run(self, now: float) -> list[tuple[Seat, Place]]:
-        """Place in order until the first that fits nowhere now. Reservations are taken on return."""
+        """Place in order until the first that fits nowhere now. One that can live on one node alone
+        holds up the others there only. Reservations are taken on return."""
         placed: list[tuple[Seat, Place]] = []
         if not self._touched:
             return placed
         if (overdue := self.ages.overdue(PASSED_MAX)) is not None:
             self.rekey(overdue, FIRST)
         self._touched = False
-        for seat in self.waiting:
-            reserve = seat.trajectory.reserve
-            node = self._pool.roomiest(reserve, now)
-            if node is None:
+        free_for_all, passed = set(self._pool.live()), []
+        for index, seat in enumerate(self.waiting):
+            only = seat.trajectory.node
+            nodes = free_for_all & {only} if only else free_for_all
+            node = self._pool.roomiest(seat.trajectory.reserve, now, nodes)
+            if node is not None:
+                placed.append((seat, self._place(seat, node, now)))
+                continue
+            passed.append(seat)
+            free_for_all.discard(only)
+            if not only or not free_for_all:
+                passed += self.waiting[index + 1 :]
                 break
-            placed.append((seat, self._place(seat, node, now)))
-        del self.waiting[: len(placed)]
+        self.waiting = passed
         return placed
 
     def place_at(self, seat: Seat, node: str, now: float) -> Place | None:

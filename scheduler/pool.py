@@ -6,7 +6,7 @@ queues or of who holds what: an action's or trajectory's own record says that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -145,11 +145,13 @@ class Pool:
         """The most of this kind that one grant could ever get on any node that is up."""
         return max((v.largest() for r, v in self.views.items() if r.kind == kind), default=0)
 
-    def could_hold(self, reserve: Mapping[str, int]) -> bool:
-        """Whether one node could ever hold this reservation, were it empty."""
+    def could_hold(self, reserve: Mapping[str, int], node: str = "") -> bool:
+        """Whether one node, or this one if it is named, could ever hold this reservation, were it
+        empty."""
         return any(
-            all(self._largest_on(kind, node) >= amount for kind, amount in reserve.items())
-            for node in self.live()
+            all(self._largest_on(kind, place) >= amount for kind, amount in reserve.items())
+            for place in self.live()
+            if node in ("", place)
         )
 
     def refusal(self, demand: Demand, node: str | None) -> Refusal | None:
@@ -194,12 +196,15 @@ class Pool:
 
     # Placement
 
-    def roomiest(self, reserve: Mapping[str, int], now: float) -> str | None:
-        """The node with most free memory among those that can hold the reservation now; of equals
+    def roomiest(
+        self, reserve: Mapping[str, int], now: float, nodes: Collection[str]
+    ) -> str | None:
+        """Of these nodes the one with most free memory that can hold the reservation now; of equals
         the one that joined first."""
         fitting = [
             node
             for node in self.live()
-            if all(self.free(ResourceId(kind, node), now) >= n for kind, n in reserve.items())
+            if node in nodes
+            and all(self.free(ResourceId(kind, node), now) >= n for kind, n in reserve.items())
         ]
         return max(fitting, key=lambda node: self.free(ResourceId(MEMORY, node), now), default=None)

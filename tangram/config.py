@@ -88,6 +88,17 @@ class QueueConfig(_Settings):
     """Bytes of their requests. Default 1Gi: inputs are held in memory until they run."""
 
 
+class SnapshotsConfig(_Settings):
+    """How much each task may keep by name (`snapshot`). What all tasks keep counts to `disk` too."""
+
+    max_count: int = Field(default=256, ge=0, le=1_000_000)
+    """Snapshots of one task at a time. Default 256: a tree search keeps some tens."""
+
+    max_bytes: Size = 100 << 30
+    """Bytes on disk of one task's snapshots; what they share counts once. Default 100Gi: ten
+    sandboxes with a full disk of the default size."""
+
+
 def _policy(text: str) -> str:
     if parse_policy(text).unlimited:
         raise ValueError(f"{text!r} is for simulations alone: a real pool has its limits")
@@ -195,6 +206,9 @@ class ServerConfig(_Settings):
 
     queue: QueueConfig = QueueConfig()
     """How much may wait and run at once."""
+
+    snapshots: SnapshotsConfig = SnapshotsConfig()
+    """How much each task may keep by name."""
 
     scheduler: SchedulerConfig = SchedulerConfig()
     """Who is served first, and with how much."""

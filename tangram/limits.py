@@ -48,6 +48,8 @@ STEP_MAX = 1 << 53
 """Of training: the largest integer that every language's JSON keeps exact."""
 CONCURRENCY_MAX = 256
 """Actions of one trajectory at a time: as many as the agent of a sandbox runs."""
+FORKS_MAX = 256
+"""Of one call: a tree search branches by tens, and each fork reserves memory."""
 
 STDIN_BYTES_MAX = 2 << 20
 """Of one command: it reaches the sandbox in one message together with arguments and environment."""

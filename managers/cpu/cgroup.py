@@ -115,6 +115,29 @@ class SandboxCgroup:
             self._set(setting)
         return tuple(setting.file for setting in wrong)
 
+    @property
+    def can_freeze(self) -> bool:
+        return self._dialect.frozen.controller in self._folders
+
+    def freeze(self, on: bool) -> None:
+        """Have all that is in it stop, or go on. `is_frozen` tells when it has stopped. Silent if
+        the group is gone."""
+        try:
+            self._apply(self._dialect.freeze(on))
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENODEV):
+                raise
+
+    def is_frozen(self) -> bool:
+        """Also where the group is gone."""
+        frozen = self._dialect.frozen
+        try:
+            return frozen.key in _read(self._folders[frozen.controller] / frozen.file)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENODEV):
+                raise
+            return True
+
     def oom_kills(self) -> int:
         return self._count(self._dialect.oom_kills)
 
@@ -164,13 +187,13 @@ class SandboxCgroup:
             _write(next(iter(self._folders.values())) / "cgroup.kill", "1")
             return
         # Frozen, a fork bomb cannot outrun the loop that kills it.
-        self._apply(Setting("freezer", "freezer.state", "FROZEN"))
+        self._apply(self._dialect.freeze(True))
         for pid in members:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
-        self._apply(Setting("freezer", "freezer.state", "THAWED"))
+        self._apply(self._dialect.freeze(False))
 
     def _exists(self, setting: Setting) -> bool:
         return (self._folders[setting.controller] / setting.file).exists()

@@ -60,6 +60,13 @@ class Dialect(ABC):
     def weight(self, cores: int) -> Setting:
         """The share under contention, in proportion to the cores; 0 is the least there is."""
 
+    @abstractmethod
+    def freeze(self, on: bool) -> Setting:
+        """Stop all that is in a group, or let it go on."""
+
+    frozen: Counter
+    """Where it is read whether all has stopped: it has if the file holds the key."""
+
     def cpuset(self, cores: Sequence[int]) -> Setting:
         return Setting("cpuset", "cpuset.cpus", format_cores(cores))
 
@@ -72,6 +79,7 @@ class DialectV1(Dialect):
     controllers = ("cpuset", "cpu", "memory", "pids", "freezer")
     oom_kills = Counter("memory", "memory.oom_control", "oom_kill")
     peak_memory = Counter("memory", "memory.max_usage_in_bytes")
+    frozen = Counter("freezer", "freezer.state", "FROZEN")
 
     def folder(self, root: Path, controller: str, relative: str) -> Path:
         return root / controller / relative
@@ -90,12 +98,17 @@ class DialectV1(Dialect):
     def weight(self, cores: int) -> Setting:
         return Setting("cpu", "cpu.shares", str(min(1024 * cores, 262_144) or 2))
 
+    def freeze(self, on: bool) -> Setting:
+        return Setting("freezer", "freezer.state", "FROZEN" if on else "THAWED")
+
 
 class DialectV2(Dialect):
     version = 2
     controllers = ("cpuset", "cpu", "memory", "pids")
     oom_kills = Counter("memory", "memory.events", "oom_kill")
     peak_memory = Counter("memory", "memory.peak")
+    # Every group has these files; the controller is one that says where the group is.
+    frozen = Counter("pids", "cgroup.events", "frozen 1")
 
     def folder(self, root: Path, controller: str, relative: str) -> Path:
         return root / relative
@@ -112,3 +125,6 @@ class DialectV2(Dialect):
 
     def weight(self, cores: int) -> Setting:
         return Setting("cpu", "cpu.weight", str(min(100 * cores, 10_000) or 1))
+
+    def freeze(self, on: bool) -> Setting:
+        return Setting("pids", "cgroup.freeze", "1" if on else "0")

@@ -45,6 +45,8 @@ class HeldSandbox:
     lost: str = ""
     leases: dict[int, Lease] = field(default_factory=dict)
     runs: dict[int, Run] = field(default_factory=dict)
+    ended: set[int] = field(default_factory=set)
+    """The tokens of leases whose run has ended, until they are given back."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     file_calls: int = 0
 

@@ -50,6 +50,10 @@ class Launchers:
             self._built[name] = self._builder.build(name)
         return self._built[name]
 
+    def built(self) -> list[Launcher]:
+        """Those that were needed so far."""
+        return list(self._built.values())
+
     def choose(self, spec: SandboxSpec) -> str:
         """The name of the launcher for this trajectory. Raises UnknownImage if the configured
         launcher could never have its image."""

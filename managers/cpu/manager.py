@@ -18,6 +18,7 @@ from ...scheduler.model import CORES, MEMORY, Capacity, ResourceId
 from ..base import (
     ExecSpec,
     FileInfo,
+    KeptFiles,
     Lease,
     Manager,
     NodeDescription,
@@ -46,6 +47,7 @@ from .launchers import Launchers
 from .sandbox.base import Sandbox
 from .sandbox.channel import Channel
 from .sandbox.messages import AgentResult
+from .snapshots import Snapshots
 from .spec import check_sizes, pool_limits, with_defaults
 from .warm.pool import WarmPool
 from .watch import DiskWatch, MemoryWatch
@@ -72,8 +74,13 @@ class CpuManager(Manager):
         limits = pool_limits(config, claim.memory_bytes, claim.pool.total)
         self._pool = WarmPool(launchers, limits, self._room_bytes)
         watched = (self._held.values, self.kill, self._destroy)
-        self._watches = (DiskWatch(*watched), MemoryWatch(*watched))
         self._drift = DriftWatch(self._held.values)
+
+        self._snapshots = Snapshots(launchers, claim.disk_bytes)
+        self._disk = DiskWatch(
+            *watched, cap_bytes=claim.disk_bytes, kept_bytes=self._snapshots.size_bytes
+        )
+        self._watches = (self._disk, MemoryWatch(*watched))
         self._closing = False
 
     @classmethod
@@ -154,6 +161,8 @@ class CpuManager(Manager):
             raise LeaseLost(f"action {lease.action!r} ran when its sandbox was closed") from closed
         finally:
             del held.runs[lease.token]
+            if lease.token in held.leases:
+                held.ended.add(lease.token)
             run.ended.set()
 
     async def kill(self, lease: Lease) -> None:
@@ -241,8 +250,7 @@ class CpuManager(Manager):
         held = HeldSandbox(self._with_defaults(spec), on_lost)
         self._held[spec.trajectory] = held
         held.start = asyncio.create_task(
-            self._pool.open(held.spec, lambda message: self._on_lost(held, message)),
-            name=f"start the sandbox of {spec.trajectory}",
+            self._start(held, spec.snapshot), name=f"start the sandbox of {spec.trajectory}"
         )
         try:
             await asyncio.wait({held.start})
@@ -293,6 +301,19 @@ class CpuManager(Manager):
         with self._file_call(trajectory) as channel:
             return await channel.write_tree(path, from_tar(chunks))
 
+    async def keep_files(self, trajectory: str, snapshot: str, limit_bytes: int) -> KeptFiles:
+        held = self._find(trajectory)
+        others_bytes = self._disk.total_bytes()
+        return await self._snapshots.keep(held, snapshot, limit_bytes, others_bytes)
+
+    async def discard_files(self, snapshot: str) -> None:
+        await self._snapshots.discard(snapshot)
+
+    async def restore_files(self, trajectory: str, snapshot: str) -> None:
+        held = self._find(trajectory)
+        # A caller that goes away must not leave it between two sandboxes.
+        await asyncio.shield(self._snapshots.restore(held, snapshot, self._start))
+
     def sandboxes(self) -> Mapping[str, int]:
         counts = {"starting": 0, "idle": 0, "running": 0}
         for held in self._held.values():
@@ -310,6 +331,19 @@ class CpuManager(Manager):
         return NodeDescription(default, self._launchers.get(default).limits())
 
     # The life of a sandbox
+
+    async def _start(self, held: HeldSandbox, snapshot: str) -> Sandbox:
+        """A sandbox for the trajectory, whose files are those that were kept, if any."""
+        current: list[Sandbox] = []
+
+        def lost(message: str) -> None:
+            # Once another one has taken its place, its end is none of the trajectory's.
+            if held.sandbox is None or held.sandbox in current:
+                self._on_lost(held, message)
+
+        spec = replace(held.spec, snapshot=snapshot)
+        current.append(await self._pool.open(spec, lost))
+        return current[0]
 
     def _started(self, held: HeldSandbox) -> Sandbox:
         """What came out of the start. Raises what it raised; SandboxClosed if it was closed."""
@@ -370,6 +404,7 @@ class CpuManager(Manager):
         """Take a lease's cores off the sandbox, then free them. A sandbox that cannot be moved off
         them is ended: a free core must be free."""
         del held.leases[lease.token]
+        held.ended.discard(lease.token)
         try:
             await held.confine()
         except (ManagerError, OSError) as problem:

@@ -65,6 +65,7 @@ class Watch(ABC):
         self._destroy = destroy
         self._tasks: dict[bool, asyncio.Task[None]] = {}
         self._excesses: WeakKeyDictionary[HeldSandbox, _Excess] = WeakKeyDictionary()
+        self._used: WeakKeyDictionary[HeldSandbox, int] = WeakKeyDictionary()
 
     @abstractmethod
     def periods_s(self) -> tuple[float, float]:
@@ -81,6 +82,14 @@ class Watch(ABC):
     @abstractmethod
     async def used_bytes(self, sandbox: Sandbox, limit_bytes: int) -> int:
         """What it uses now. Raises OSError, ManagerError where that is not known."""
+
+    def is_too_much(self, held: HeldSandbox, used_bytes: int, limit_bytes: int) -> bool:
+        """Whether this sandbox is to use less."""
+        return used_bytes > limit_bytes
+
+    def total_bytes(self) -> int:
+        """What all sandboxes used when they were last looked at."""
+        return sum(self._used.get(held, 0) for held in self._held())
 
     @abstractmethod
     def sentence(self, used_bytes: int, limit_bytes: int) -> str:
@@ -121,7 +130,8 @@ class Watch(ABC):
         used = None if limit is None else await self._used_bytes(held, limit)
         if limit is None or used is None:
             return
-        if used <= limit:
+        self._used[held] = used
+        if not self.is_too_much(held, used, limit):
             self._excesses.pop(held, None)
             return
         known, now = self._excesses.get(held), asyncio.get_running_loop().time()
@@ -152,10 +162,32 @@ class Watch(ABC):
 
 
 class DiskWatch(Watch):
-    """The files of sandboxes."""
+    """The files of sandboxes: of each its own, and all together with what is kept of them."""
 
     limit = "disk"
     outcome = Outcome.OUT_OF_DISK
+
+    def __init__(
+        self,
+        held: Callable[[], Collection[HeldSandbox]],
+        kill: Callable[[Lease], Awaitable[None]],
+        destroy: Callable[[HeldSandbox, str], Awaitable[None]],
+        *,
+        cap_bytes: int,
+        kept_bytes: Callable[[], int],
+    ) -> None:
+        """`cap_bytes` is for all sandboxes and what `kept_bytes` says is kept of them."""
+        super().__init__(held, kill, destroy)
+        self._cap_bytes = cap_bytes
+        self._kept_bytes = kept_bytes
+
+    def is_too_much(self, held: HeldSandbox, used_bytes: int, limit_bytes: int) -> bool:
+        if super().is_too_much(held, used_bytes, limit_bytes):
+            return True
+        if self.total_bytes() + self._kept_bytes() <= self._cap_bytes:
+            return False
+        # All together take too much: it is the largest that has to make room.
+        return used_bytes == max(self._used.get(other, 0) for other in self._held())
 
     def periods_s(self) -> tuple[float, float]:
         return IDLE_PERIOD_S, WATCH_PERIOD_S
@@ -170,6 +202,12 @@ class DiskWatch(Watch):
         return await sandbox.disk_used_bytes()
 
     def sentence(self, used_bytes: int, limit_bytes: int) -> str:
+        if used_bytes <= limit_bytes:
+            return (
+                f"all sandboxes and kept files take more than the {format_size(self._cap_bytes)} of "
+                f"disk that the node has for them, and its files the most ({used_bytes} bytes): "
+                "remove files, or drop snapshots"
+            )
         return (
             f"its files take {used_bytes} bytes, more than the disk of {format_size(limit_bytes)} "
             "that it has: ask for more, or remove files and end background processes in time"

@@ -7,6 +7,7 @@ twice raises RuntimeError and is remembered in `violations`.
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from ...scheduler.model import CORES, MEMORY, Capacity, ResourceId
 from ..base import (
     ExecSpec,
     FileInfo,
+    KeptFiles,
     Lease,
     Manager,
     NodeDescription,
@@ -40,7 +42,10 @@ from ..tar_stream import TAR_END, from_tar, to_tar
 from .commands import CutStream, Died, Run, execute
 from .files import FakeFiles
 
-Call = Literal["check_open", "open", "close", "acquire", "run", "kill", "resize", "release", "file"]
+Call = Literal[
+    "check_open", "open", "close", "acquire", "run", "kill", "resize", "release", "file",
+    "keep", "discard", "restore",
+]  # fmt: skip
 
 WORKDIR = "/workspace"
 CHUNK_BYTES = 1 << 20
@@ -118,6 +123,8 @@ class FakeManager(Manager):
         self._runs: dict[int, _Running] = {}
         self._gates: dict[str, asyncio.Event] = {}
         self._closed = False
+        self.kept: dict[str, FakeFiles] = {}
+        """Kept files by their ids."""
 
     # What a test does with it
 
@@ -249,6 +256,8 @@ class FakeManager(Manager):
         sandbox = self._sandboxes[spec.trajectory] = _Sandbox(spec, on_lost)
         try:
             await self._enter("open", spec.trajectory)
+            if spec.snapshot:
+                sandbox.files = self._kept_files(spec.snapshot)
             used = sum(held.spec.memory_bytes or 0 for held in self._sandboxes.values())
             if used > self._total_memory:
                 self._violated(f"{used} bytes of memory are reserved, {self._total_memory} exist")
@@ -310,6 +319,30 @@ class FakeManager(Manager):
 
     async def stat(self, trajectory: str, path: str) -> FileInfo:
         return (await self._file_call(trajectory)).files.stat(path)
+
+    async def keep_files(self, trajectory: str, snapshot: str, limit_bytes: int) -> KeptFiles:
+        await self._enter("keep", trajectory)
+        sandbox = self._usable(trajectory)
+        if snapshot in self.kept:
+            raise PermanentError(f"files are kept by the id {snapshot!r} already", field="snapshot")
+        if sandbox.spec.concurrency == 1:
+            self._refuse_while_running(trajectory)
+        size_bytes = sandbox.files.used_bytes()
+        if size_bytes > limit_bytes:
+            raise PermanentError("the files to keep take more than is left for them", field="disk")
+        self.kept[snapshot] = copy.deepcopy(sandbox.files)
+        return KeptFiles(size_bytes)
+
+    async def discard_files(self, snapshot: str) -> None:
+        await self._enter("discard", snapshot)
+        self.kept.pop(snapshot, None)
+
+    async def restore_files(self, trajectory: str, snapshot: str) -> None:
+        await self._enter("restore", trajectory)
+        sandbox = self._usable(trajectory)
+        self._refuse_while_running(trajectory)
+        sandbox.files = self._kept_files(snapshot)
+        sandbox.processes.clear()
 
     def sandboxes(self) -> Mapping[str, int]:
         busy = {lease.trajectory for lease in self._leases.values()}
@@ -384,6 +417,20 @@ class FakeManager(Manager):
         if sandbox.lost:
             raise SandboxDied(sandbox.lost)
         return sandbox
+
+    def _kept_files(self, snapshot: str) -> FakeFiles:
+        if snapshot not in self.kept:
+            raise PermanentError("the files to start from are not there any more", field="snapshot")
+        return copy.deepcopy(self.kept[snapshot])
+
+    def _refuse_while_running(self, trajectory: str) -> None:
+        for token in self._runs:
+            lease = self._leases.get(token)
+            if lease is not None and lease.trajectory == trajectory:
+                raise PermanentError(
+                    f"action {lease.action!r} runs in this trajectory: wait for its end",
+                    field="trajectory",
+                )
 
     def _choose(self, amount: int, purpose: str) -> tuple[int, ...]:
         if amount > len(self._free):

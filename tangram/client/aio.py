@@ -17,7 +17,19 @@ from . import requests
 from .cluster import ClusterStatus, cluster_status
 from .connection import Connection, resolve_server
 from .lease import LeaseKeeper
-from .methods import CANCEL, EXPLAIN, GET, LIST, OUTPUT, STATUS, SUBMIT, WAIT, WATCH
+from .methods import (
+    CANCEL,
+    DROP_SNAPSHOT,
+    EXPLAIN,
+    GET,
+    LIST,
+    LIST_SNAPSHOTS,
+    OUTPUT,
+    STATUS,
+    SUBMIT,
+    WAIT,
+    WATCH,
+)
 from .permits import AsyncPermit, cancel_action
 from .requests import Command, Cores
 from .results import (
@@ -25,9 +37,11 @@ from .results import (
     ActionInfo,
     CallResult,
     Explanation,
+    SnapshotInfo,
     action_info,
     call_result_from,
     explanation_from,
+    snapshot_info,
 )
 from .trajectories import AsyncTrajectory, OnOutput
 
@@ -98,6 +112,7 @@ class AsyncClient:
         shell: Sequence[str] | None = None,
         concurrency: int = 1,
         ttl: float | None = None,
+        snapshot: str | None = None,
     ) -> AsyncTrajectory:
         """A trajectory with a sandbox of its own; it opens at `async with` or at its first use.
 
@@ -106,7 +121,9 @@ class AsyncClient:
         server's: 1Gi of memory, 10Gi of disk, 64Mi of shm and no network unless its operator or
         its machine says otherwise. `shell` runs str commands, as in ["bash", "-c"];
         `concurrency` actions may run at a time; `ttl` seconds after its opening it ends by
-        itself. Raises InvalidRequest.
+        itself. With `snapshot` it starts from files that `AsyncTrajectory.snapshot` kept by this
+        name of the task, on their node and image; all other settings are its own. Raises
+        InvalidRequest.
         """
         spec = requests.trajectory(
             id=id,
@@ -126,6 +143,7 @@ class AsyncClient:
             shell=shell,
             concurrency=concurrency,
             ttl=ttl,
+            snapshot=snapshot,
         )
         return AsyncTrajectory(self, spec, attached=False)
 
@@ -133,6 +151,19 @@ class AsyncClient:
         """A trajectory that another process of the task has opened. Raises NotFound at use."""
         spec = trajectories_pb2.TrajectorySpec(id=requests.identifier(id, "id"), task=self.task)
         return AsyncTrajectory(self, spec, attached=True)
+
+    async def snapshots(self) -> list[SnapshotInfo]:
+        """Those of the task, in the order of their making."""
+        request = trajectories_pb2.ListSnapshotsRequest(task=self.task)
+        answer = await self.connection.unary(LIST_SNAPSHOTS, request)
+        return [snapshot_info(message) for message in answer.snapshots]
+
+    async def drop_snapshot(self, name: str) -> None:
+        """Forget a snapshot of the task. Trajectories that started from it go on. Idempotent."""
+        request = trajectories_pb2.DropSnapshotRequest(
+            task=self.task, name=requests.identifier(name, "name")
+        )
+        await self.connection.unary(DROP_SNAPSHOT, request)
 
     # -- actions -----------------------------------------------------------------------------
 

@@ -65,6 +65,25 @@ WRITE_TREE = Method(
 LIST_FILES = Method(
     "Trajectories", "ListFiles", trajectories.ListFilesRequest, trajectories.ListFilesResponse
 )
+FORK = Method("Trajectories", "Fork", trajectories.ForkRequest, trajectories.ForkResponse)
+SNAPSHOT = Method(
+    "Trajectories", "Snapshot", trajectories.SnapshotRequest, trajectories.SnapshotResponse
+)
+RESTORE = Method(
+    "Trajectories", "Restore", trajectories.RestoreRequest, trajectories.RestoreResponse
+)
+DROP_SNAPSHOT = Method(
+    "Trajectories",
+    "DropSnapshot",
+    trajectories.DropSnapshotRequest,
+    trajectories.DropSnapshotResponse,
+)
+LIST_SNAPSHOTS = Method(
+    "Trajectories",
+    "ListSnapshots",
+    trajectories.ListSnapshotsRequest,
+    trajectories.ListSnapshotsResponse,
+)
 STAT = Method("Trajectories", "Stat", trajectories.StatRequest, trajectories.StatResponse)
 
 STATUS = Method("Cluster", "Status", cluster.StatusRequest, cluster.StatusResponse)

@@ -17,6 +17,7 @@ from ..limits import (
     CONCURRENCY_MAX,
     CORES_MAX,
     FILE_MODE_MAX,
+    FORKS_MAX,
     ID_PATTERN,
     ID_RULE,
     MESSAGE_BYTES_MAX,
@@ -125,6 +126,7 @@ def trajectory(
     shell: Sequence[str] | None,
     concurrency: int,
     ttl: float | None,
+    snapshot: str | None = None,
 ) -> trajectories_pb2.TrajectorySpec:
     """The spec of a new trajectory: sizes and network that are None are the server's to choose.
     Raises InvalidRequest with the argument to blame."""
@@ -149,6 +151,22 @@ def trajectory(
         env=_texts(env, "env"),
         shell=_words(shell or (), "shell"),
         concurrency=_integer(concurrency, "concurrency", 1, CONCURRENCY_MAX),
+        ttl_s=None if ttl is None else seconds(ttl, "ttl"),
+        snapshot="" if snapshot is None else identifier(snapshot, "snapshot"),
+    )
+
+
+def fork(trajectory: str, n: int) -> trajectories_pb2.ForkRequest:
+    """For `n` new trajectories. Raises InvalidRequest."""
+    count = _integer(n, "n", 1, FORKS_MAX)
+    return trajectories_pb2.ForkRequest(trajectory=trajectory, ids=[new_id() for _ in range(count)])
+
+
+def snapshot(trajectory: str, name: str, ttl: float | None) -> trajectories_pb2.SnapshotRequest:
+    """Raises InvalidRequest."""
+    return trajectories_pb2.SnapshotRequest(
+        trajectory=trajectory,
+        name=identifier(name, "name"),
         ttl_s=None if ttl is None else seconds(ttl, "ttl"),
     )
 

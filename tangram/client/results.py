@@ -234,6 +234,23 @@ class TrajectoryInfo:
     limits: Mapping[str, str]
     """memory, disk, pids, shm, cores -> hard or soft."""
     workdir: str
+    forked_from: str = ""
+    """The trajectory whose files it started with."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInfo:
+    """A trajectory's files as they were, kept by a name of its task."""
+
+    name: str
+    trajectory: str
+    """Of which it was made."""
+    node: str
+    image: str
+    size_bytes: int
+    """That it added on disk: what it shares with others counts once."""
+    skipped: tuple[str, ...]
+    """Sentences on what of the files could not be kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,6 +397,18 @@ def trajectory_info(message: trajectories_pb2.Trajectory) -> TrajectoryInfo:
         error=error_from_message(message.error) if message.HasField("error") else None,
         limits=dict(message.limits),
         workdir=message.workdir,
+        forked_from=message.forked_from,
+    )
+
+
+def snapshot_info(message: trajectories_pb2.Snapshot) -> SnapshotInfo:
+    return SnapshotInfo(
+        name=message.name,
+        trajectory=message.trajectory,
+        node=message.node,
+        image=message.image,
+        size_bytes=message.size_bytes,
+        skipped=tuple(message.skipped),
     )
 
 

@@ -27,6 +27,7 @@ from .results import (
     Explanation,
     FileStat,
     Result,
+    SnapshotInfo,
     Timing,
     TrajectoryInfo,
 )
@@ -104,6 +105,7 @@ class Client:
         shell: Sequence[str] | None = None,
         concurrency: int = 1,
         ttl: float | None = None,
+        snapshot: str | None = None,
     ) -> Trajectory:
         """Open a trajectory; its sandbox starts meanwhile. See `AsyncClient.trajectory`.
 
@@ -126,6 +128,7 @@ class Client:
             shell=shell,
             concurrency=concurrency,
             ttl=ttl,
+            snapshot=snapshot,
         )
         _wait(trajectory.open())
         return Trajectory(self, trajectory)
@@ -133,6 +136,14 @@ class Client:
     def attach(self, id: str) -> Trajectory:
         """A trajectory that another process of the task has opened. Raises NotFound at use."""
         return Trajectory(self, self._aio.attach(id))
+
+    def snapshots(self) -> list[SnapshotInfo]:
+        """Those of the task, in the order of their making."""
+        return _wait(self._aio.snapshots())
+
+    def drop_snapshot(self, name: str) -> None:
+        """Forget a snapshot of the task. Trajectories that started from it go on. Idempotent."""
+        _wait(self._aio.drop_snapshot(name))
 
     def get(self, id: str) -> ActionInfo:
         """An action as it stands. Raises NotFound."""
@@ -292,8 +303,8 @@ class Client:
         return f"{type(self).__name__}({self.server!r}, task={self.task!r})"
 
 
-_INSTANT = frozenset({"trajectory", "attach", "quota", "output", "watch"})
-"""Methods that make an object: their asynchronous twins are no coroutines."""
+_INSTANT = frozenset({"trajectory", "attach", "quota", "output", "watch", "fork"})
+"""Methods that make objects of ours: their asynchronous twins make others, or are no coroutines."""
 
 
 class Trajectory:
@@ -410,6 +421,24 @@ class Trajectory:
         """Copy a file, or the contents of a folder. See `AsyncTrajectory.download`. `on_progress` is
         called on another thread."""
         return _wait(self._aio.download(src, dst, on_progress=on_progress))
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Of a fork: sentences on what of its parent's files could not be kept."""
+        return self._aio.skipped
+
+    def fork(self, n: int = 1) -> list[Trajectory]:
+        """`n` new trajectories with its settings and files. See `AsyncTrajectory.fork`."""
+        return [Trajectory(self._client, fork) for fork in _wait(self._aio.fork(n))]
+
+    def snapshot(self, name: str, *, ttl: float | None = None) -> SnapshotInfo:
+        """Keep its files by a name of the task. See `AsyncTrajectory.snapshot`."""
+        return _wait(self._aio.snapshot(name, ttl=ttl))
+
+    def restore(self, name: str) -> None:
+        """Put its files back to a snapshot; every process in it ends. Raises NotFound,
+        FailedPrecondition (it names the running action), TrajectoryClosed, Lost."""
+        _wait(self._aio.restore(name))
 
     def cancel(self, reason: str = "") -> list[str]:
         """Cancel all its actions; their processes die. Returns their ids."""

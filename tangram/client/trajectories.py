@@ -18,9 +18,18 @@ from ..v1 import trajectories_pb2 as pb
 from . import requests
 from .connection import tell
 from .files import Files, OnProgress
-from .methods import ATTACH, CLOSE, OPEN
+from .methods import ATTACH, CLOSE, FORK, OPEN, RESTORE, SNAPSHOT
 from .requests import Command, Cores, Elasticity
-from .results import Copied, FileStat, Result, TrajectoryInfo, result_from, trajectory_info
+from .results import (
+    Copied,
+    FileStat,
+    Result,
+    SnapshotInfo,
+    TrajectoryInfo,
+    result_from,
+    snapshot_info,
+    trajectory_info,
+)
 
 if TYPE_CHECKING:
     from .aio import AsyncClient
@@ -38,6 +47,9 @@ class AsyncTrajectory:
     It opens at its first use, or at `async with`, which also closes it. Any process of the task
     can have it with `client.attach(id)`.
     """
+
+    skipped: tuple[str, ...] = ()
+    """Of a fork: sentences on what of its parent's files could not be kept."""
 
     def __init__(self, client: AsyncClient, spec: pb.TrajectorySpec, *, attached: bool) -> None:
         self._client = client
@@ -235,6 +247,48 @@ class AsyncTrajectory:
         await self._ensure_open()
         return await self._files.download(src, Path(dst), on_progress)
 
+    async def fork(self, n: int = 1) -> list[AsyncTrajectory]:
+        """`n` new trajectories, on the same node, with its settings and its files as they are now.
+
+        What they share is on disk once; processes, and what is in memory and /dev/shm, are not
+        copied. Each reserves memory as this one does, and waits for it if need be. Closing this one
+        does not harm them. With `concurrency` 1 no action may run in it now, with more it stands
+        still for the copy. Raises FailedPrecondition (it names the running action, or says that the
+        node's disk is full), InvalidRequest, TrajectoryClosed, Lost, Unsupported.
+        """
+        request = requests.fork(self.id, n)
+        await self._ensure_open()
+        connection = self._client.connection
+        try:
+            answer = await connection.unary(FORK, request)
+        except asyncio.CancelledError:
+            # The server may have opened them: nobody would close them.
+            for id in request.ids:
+                await tell(connection, CLOSE, pb.CloseRequest(id=id))
+            raise
+        return [self._forked(info.id, tuple(answer.skipped)) for info in answer.trajectories]
+
+    async def snapshot(self, name: str, *, ttl: float | None = None) -> SnapshotInfo:
+        """Keep its files as they are now by a name of the task, for `restore` and for
+        `client.trajectory(snapshot=name)`; what had the name before is dropped.
+
+        It goes with its task, or `ttl` seconds after its making. Raises as `fork` does.
+        """
+        request = requests.snapshot(self.id, name, ttl)
+        await self._ensure_open()
+        answer = await self._client.connection.unary(SNAPSHOT, request)
+        return snapshot_info(answer.snapshot)
+
+    async def restore(self, name: str) -> None:
+        """Put its files back to a snapshot of the task; every process in it ends.
+
+        It stays as it was if this fails. Raises NotFound (no such snapshot), FailedPrecondition (it
+        names the running action), TrajectoryClosed, Lost.
+        """
+        request = pb.RestoreRequest(trajectory=self.id, name=requests.identifier(name, "name"))
+        await self._ensure_open()
+        await self._client.connection.unary(RESTORE, request)
+
     async def cancel(self, reason: str = "") -> list[str]:
         """Cancel all its actions; their processes die. Returns their ids."""
         return await self._client.cancel(trajectory=self.id, reason=reason)
@@ -279,6 +333,16 @@ class AsyncTrajectory:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.id!r})"
+
+    def _forked(self, id: str, skipped: tuple[str, ...]) -> AsyncTrajectory:
+        """One that the server has opened for us: ours to keep, and to close."""
+        fork = AsyncTrajectory(
+            self._client, pb.TrajectorySpec(id=id, task=self._spec.task), attached=True
+        )
+        fork.skipped = skipped
+        self._client.lease.hold()
+        fork._leased = fork._open = True
+        return fork
 
     async def _ensure_open(self) -> None:
         if self._closed or not self._open:

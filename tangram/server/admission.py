@@ -29,6 +29,9 @@ class DispatcherLimits:
     output_memory_bytes: int = 256 << 20
     detach_grace_s: float = 10.0
     lease_s: float = 60.0
+    max_snapshots: int = 256
+    max_snapshot_bytes: int = 100 << 30
+    """The last two are of one task."""
 
 
 class QueueBound:

@@ -24,6 +24,7 @@ from .records import (
     TrajectoryState,
     Units,
 )
+from .snapshots import Snapshot
 from .trajectories import loss_of
 
 ANSWER_OUTPUT_BYTES_MAX = MESSAGE_BYTES_MAX - (1 << 20)
@@ -184,6 +185,7 @@ def trajectory_message(record: TrajectoryRecord) -> trajectories_pb2.Trajectory:
         node=record.node,
         image=request.spec.image,
         message=record.message,
+        forked_from=request.forked_from,
     )
     if record.state == TrajectoryState.LOST:
         message.error.CopyFrom(error_message(loss_of(record)))
@@ -192,6 +194,18 @@ def trajectory_message(record: TrajectoryRecord) -> trajectories_pb2.Trajectory:
         message.workdir = info.workdir
         message.limits.update(info.limits)
     return message
+
+
+def snapshot_message(snapshot: Snapshot) -> trajectories_pb2.Snapshot:
+    return trajectories_pb2.Snapshot(
+        name=snapshot.name,
+        task=snapshot.task,
+        trajectory=snapshot.trajectory,
+        node=snapshot.kept.node,
+        image=snapshot.kept.image,
+        size_bytes=snapshot.kept.size_bytes,
+        skipped=map(_utf8, snapshot.kept.skipped),
+    )
 
 
 def file_message(info: FileInfo) -> trajectories_pb2.FileInfo:

@@ -157,6 +157,8 @@ class Server:
                 max_bytes=queue.max_bytes,
                 detach_grace_s=self.config.detach_grace,
                 lease_s=self.config.lease,
+                max_snapshots=self.config.snapshots.max_count,
+                max_snapshot_bytes=self.config.snapshots.max_bytes,
             ),
             answers=AnswerCache(self.config.cache.tasks, self.config.cache.max_bytes),
         )

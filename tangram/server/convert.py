@@ -138,12 +138,13 @@ def trajectory_request(
         )
     env = validate.environment(spec.env, "env")
     validate.command_size((), env, "env")
+    concurrency = validate.integer(spec.concurrency or 1, "concurrency", 1, CONCURRENCY_MAX)
     return TrajectoryRequest(
         trajectory=Trajectory(
             id=identifier,
             task=task,
             reserve={MEMORY: memory} if memory else EMPTY,
-            concurrency=validate.integer(spec.concurrency or 1, "concurrency", 1, CONCURRENCY_MAX),
+            concurrency=concurrency,
             priority=_priority(spec.priority),
             group=validate.text(spec.group, "group"),
             step=_step(spec),
@@ -161,9 +162,11 @@ def trajectory_request(
             workdir=validate.path(spec.workdir, "workdir", absolute=True),
             env=env,
             shell=validate.argv(spec.shell, "shell"),
+            concurrency=concurrency,
             labels=labels,
         ),
         labels=labels,
+        snapshot=validate.identifier(spec.snapshot, "snapshot") if spec.snapshot else "",
         ttl_s=validate.seconds(spec.ttl_s, "ttl_s") if spec.HasField("ttl_s") else None,
         fingerprint=blake2b(spec.SerializeToString(deterministic=True), digest_size=16).digest(),
     )

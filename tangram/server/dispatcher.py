@@ -67,6 +67,7 @@ from .records import (
 )
 from .reports import TaskTotals, explain, pool_status
 from .same_again import SameAgain
+from .snapshots import SnapshotBook
 from .trajectories import TrajectoryBook
 
 log = logging.getLogger(__name__)
@@ -124,9 +125,11 @@ class Dispatcher:
             forget=scheduler.forget_trajectory,
             gone=self._tell_over,
         )
+        self.snapshots = SnapshotBook(self._trajectories, self)
         self._housekeeping = Housekeeping(
             self._book,
             self._trajectories,
+            self.snapshots,
             self._leases,
             self,
             clock=clock,
@@ -155,6 +158,7 @@ class Dispatcher:
         live = [record.id for record in self._book.live()]
         await self.cancel_all(live, "the server shuts down")
         await self._trajectories.aclose()
+        await self.snapshots.aclose()
         while self._grants:
             await asyncio.wait([t for t in self._tasks if t.get_name().startswith("grant")])
         await self._pump.aclose()

@@ -14,6 +14,7 @@ from typing import Protocol
 from .book import ActionBook
 from .leases import TaskLeases
 from .records import ActionRecord, TrajectoryRecord
+from .snapshots import SnapshotBook
 from .trajectories import TrajectoryBook
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class Housekeeping:
         self,
         book: ActionBook,
         trajectories: TrajectoryBook,
+        snapshots: SnapshotBook,
         leases: TaskLeases,
         actor: Actor,
         *,
@@ -46,6 +48,7 @@ class Housekeeping:
     ) -> None:
         self._book = book
         self._trajectories = trajectories
+        self._snapshots = snapshots
         self._leases = leases
         self._actor = actor
         self._clock = clock
@@ -69,6 +72,7 @@ class Housekeeping:
         for trajectory in self._trajectories.open():
             if trajectory.id not in watched and self._is_over(trajectory, now):
                 self._actor.close_soon(trajectory.id)
+        await self._snapshots.drop_stale(now, lambda task: self._leases.alive(task, now))
         for record in self._book.drop_old(now):
             self._actor.forget(record)
         self._leases.forget_past(now)

@@ -55,6 +55,15 @@ class KnownFiles:
         self._base, self._written = os.urandom(DIGEST_BYTES), {}
 
     @contextmanager
+    def changing(self) -> Iterator[None]:
+        """While something of unknown effect is under way."""
+        self.begin_change()
+        try:
+            yield
+        finally:
+            self.end_change()
+
+    @contextmanager
     def writing(self) -> Iterator[None]:
         """While a file call is under way; one that fails has an unknown effect."""
         self._changing += 1

@@ -153,6 +153,9 @@ class TrajectoryRequest:
     labels: Mapping[str, str]
     ttl_s: float | None
     fingerprint: bytes
+    snapshot: str = ""
+    """Of its task, to start from."""
+    forked_from: str = ""
 
 
 class TrajectoryState(StrEnum):

@@ -134,7 +134,9 @@ class TrajectoryBook:
     async def refuse_impossible(self, request: TrajectoryRequest) -> TrajectoryRequest:
         """Ask the nodes whether any could start it. Raises the first node's refusal."""
         refusal: ManagerError | None = None
-        for host in self._hosts.values():
+        for node, host in self._hosts.items():
+            if request.trajectory.node not in ("", node):
+                continue
             try:
                 spec = await host.check_open(request.spec)
             except ManagerError as error:

@@ -1,4 +1,4 @@
-"""tangram.v1.Trajectories: open, attach, close, and the files of their sandboxes."""
+"""tangram.v1.Trajectories: open, attach, close, fork, and the files of their sandboxes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ from hashlib import blake2b
 from typing import Self, TypeVar
 
 from ..errors import InvalidRequest
-from ..limits import FILE_CHUNK_BYTES, FILE_MODE_DEFAULT, FILE_MODE_MAX, SIZE_BYTES_MAX
+from ..limits import (
+    FILE_CHUNK_BYTES,
+    FILE_MODE_DEFAULT,
+    FILE_MODE_MAX,
+    FORKS_MAX,
+    SIZE_BYTES_MAX,
+)
 from ..v1 import trajectories_pb2 as pb
 from ..v1.trajectories_pb2_grpc import TrajectoriesServicer
 from . import validate
-from .answers import file_message, trajectory_message
+from .answers import file_message, snapshot_message, trajectory_message
 from .convert import trajectory_request
 from .dispatcher import Dispatcher
 from .known_files import DIGEST_BYTES, KnownFiles
@@ -33,8 +39,9 @@ class TrajectoriesService(TrajectoriesServicer):
 
     @method
     async def Open(self, request: pb.OpenRequest, context: Context) -> pb.OpenResponse:
-        opening = trajectory_request(request.trajectory, self._tenants)
-        record = await self._dispatcher.open_trajectory(opening)
+        wanted = trajectory_request(request.trajectory, self._tenants)
+        opener = self._dispatcher.snapshots.open if wanted.snapshot else None
+        record = await (opener or self._dispatcher.open_trajectory)(wanted)
         return pb.OpenResponse(trajectory=trajectory_message(record))
 
     @method
@@ -59,6 +66,49 @@ class TrajectoriesService(TrajectoriesServicer):
     async def Close(self, request: pb.CloseRequest, context: Context) -> pb.CloseResponse:
         await self._dispatcher.close_trajectory(validate.identifier(request.id, "id"))
         return pb.CloseResponse()
+
+    # -- forks and snapshots -----------------------------------------------------------------
+
+    @method
+    async def Fork(self, request: pb.ForkRequest, context: Context) -> pb.ForkResponse:
+        trajectory = validate.identifier(request.trajectory, "trajectory")
+        validate.integer(len(request.ids), "ids", 1, FORKS_MAX)
+        ids = [validate.identifier(identifier, "ids") for identifier in request.ids]
+        if len(set(ids)) < len(ids):
+            raise InvalidRequest("ids must differ from each other", field="ids")
+        forked = await self._dispatcher.snapshots.fork(trajectory, ids)
+        messages = map(trajectory_message, forked.records)
+        return pb.ForkResponse(trajectories=messages, skipped=forked.skipped)
+
+    @method
+    async def Snapshot(self, request: pb.SnapshotRequest, context: Context) -> pb.SnapshotResponse:
+        trajectory = validate.identifier(request.trajectory, "trajectory")
+        name = validate.identifier(request.name, "name")
+        ttl_s = validate.seconds(request.ttl_s, "ttl_s") if request.HasField("ttl_s") else None
+        snapshot = await self._dispatcher.snapshots.make(trajectory, name, ttl_s)
+        return pb.SnapshotResponse(snapshot=snapshot_message(snapshot))
+
+    @method
+    async def Restore(self, request: pb.RestoreRequest, context: Context) -> pb.RestoreResponse:
+        trajectory = validate.identifier(request.trajectory, "trajectory")
+        name = validate.identifier(request.name, "name")
+        await self._dispatcher.snapshots.restore(trajectory, name)
+        return pb.RestoreResponse()
+
+    @method
+    async def DropSnapshot(
+        self, request: pb.DropSnapshotRequest, context: Context
+    ) -> pb.DropSnapshotResponse:
+        name = validate.identifier(request.name, "name")
+        await self._dispatcher.snapshots.drop(validate.task_name(request.task), name)
+        return pb.DropSnapshotResponse()
+
+    @method
+    async def ListSnapshots(
+        self, request: pb.ListSnapshotsRequest, context: Context
+    ) -> pb.ListSnapshotsResponse:
+        found = self._dispatcher.snapshots.of_task(validate.task_name(request.task))
+        return pb.ListSnapshotsResponse(snapshots=map(snapshot_message, found))
 
     # -- files -------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ TRAJECTORY_STATE_LOST: TrajectoryState
 TRAJECTORY_STATE_CLOSED: TrajectoryState
 
 class TrajectorySpec(_message.Message):
-    __slots__ = ("id", "task", "image", "group", "step", "priority", "labels", "memory_bytes", "disk_bytes", "shm_bytes", "network", "user", "workdir", "env", "shell", "concurrency", "ttl_s")
+    __slots__ = ("id", "task", "image", "group", "step", "priority", "labels", "memory_bytes", "disk_bytes", "shm_bytes", "network", "user", "workdir", "env", "shell", "concurrency", "ttl_s", "snapshot")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -55,6 +55,7 @@ class TrajectorySpec(_message.Message):
     SHELL_FIELD_NUMBER: _ClassVar[int]
     CONCURRENCY_FIELD_NUMBER: _ClassVar[int]
     TTL_S_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     id: str
     task: str
     image: str
@@ -72,10 +73,11 @@ class TrajectorySpec(_message.Message):
     shell: _containers.RepeatedScalarFieldContainer[str]
     concurrency: int
     ttl_s: float
-    def __init__(self, id: _Optional[str] = ..., task: _Optional[str] = ..., image: _Optional[str] = ..., group: _Optional[str] = ..., step: _Optional[int] = ..., priority: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., memory_bytes: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., shm_bytes: _Optional[int] = ..., network: _Optional[str] = ..., user: _Optional[str] = ..., workdir: _Optional[str] = ..., env: _Optional[_Mapping[str, str]] = ..., shell: _Optional[_Iterable[str]] = ..., concurrency: _Optional[int] = ..., ttl_s: _Optional[float] = ...) -> None: ...
+    snapshot: str
+    def __init__(self, id: _Optional[str] = ..., task: _Optional[str] = ..., image: _Optional[str] = ..., group: _Optional[str] = ..., step: _Optional[int] = ..., priority: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., memory_bytes: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., shm_bytes: _Optional[int] = ..., network: _Optional[str] = ..., user: _Optional[str] = ..., workdir: _Optional[str] = ..., env: _Optional[_Mapping[str, str]] = ..., shell: _Optional[_Iterable[str]] = ..., concurrency: _Optional[int] = ..., ttl_s: _Optional[float] = ..., snapshot: _Optional[str] = ...) -> None: ...
 
 class Trajectory(_message.Message):
-    __slots__ = ("id", "task", "state", "node", "launcher", "image", "message", "limits", "workdir", "error")
+    __slots__ = ("id", "task", "state", "node", "launcher", "image", "message", "limits", "workdir", "error", "forked_from")
     class LimitsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -93,6 +95,7 @@ class Trajectory(_message.Message):
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     WORKDIR_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    FORKED_FROM_FIELD_NUMBER: _ClassVar[int]
     id: str
     task: str
     state: TrajectoryState
@@ -103,7 +106,8 @@ class Trajectory(_message.Message):
     limits: _containers.ScalarMap[str, str]
     workdir: str
     error: _types_pb2.Error
-    def __init__(self, id: _Optional[str] = ..., task: _Optional[str] = ..., state: _Optional[_Union[TrajectoryState, str]] = ..., node: _Optional[str] = ..., launcher: _Optional[str] = ..., image: _Optional[str] = ..., message: _Optional[str] = ..., limits: _Optional[_Mapping[str, str]] = ..., workdir: _Optional[str] = ..., error: _Optional[_Union[_types_pb2.Error, _Mapping]] = ...) -> None: ...
+    forked_from: str
+    def __init__(self, id: _Optional[str] = ..., task: _Optional[str] = ..., state: _Optional[_Union[TrajectoryState, str]] = ..., node: _Optional[str] = ..., launcher: _Optional[str] = ..., image: _Optional[str] = ..., message: _Optional[str] = ..., limits: _Optional[_Mapping[str, str]] = ..., workdir: _Optional[str] = ..., error: _Optional[_Union[_types_pb2.Error, _Mapping]] = ..., forked_from: _Optional[str] = ...) -> None: ...
 
 class OpenRequest(_message.Message):
     __slots__ = ("trajectory",)
@@ -152,6 +156,92 @@ class CloseRequest(_message.Message):
 class CloseResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class ForkRequest(_message.Message):
+    __slots__ = ("trajectory", "ids")
+    TRAJECTORY_FIELD_NUMBER: _ClassVar[int]
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    trajectory: str
+    ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, trajectory: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ForkResponse(_message.Message):
+    __slots__ = ("trajectories", "skipped")
+    TRAJECTORIES_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    trajectories: _containers.RepeatedCompositeFieldContainer[Trajectory]
+    skipped: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, trajectories: _Optional[_Iterable[_Union[Trajectory, _Mapping]]] = ..., skipped: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class SnapshotRequest(_message.Message):
+    __slots__ = ("trajectory", "name", "ttl_s")
+    TRAJECTORY_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TTL_S_FIELD_NUMBER: _ClassVar[int]
+    trajectory: str
+    name: str
+    ttl_s: float
+    def __init__(self, trajectory: _Optional[str] = ..., name: _Optional[str] = ..., ttl_s: _Optional[float] = ...) -> None: ...
+
+class Snapshot(_message.Message):
+    __slots__ = ("name", "task", "trajectory", "node", "image", "size_bytes", "skipped")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    TRAJECTORY_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    task: str
+    trajectory: str
+    node: str
+    image: str
+    size_bytes: int
+    skipped: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., task: _Optional[str] = ..., trajectory: _Optional[str] = ..., node: _Optional[str] = ..., image: _Optional[str] = ..., size_bytes: _Optional[int] = ..., skipped: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class SnapshotResponse(_message.Message):
+    __slots__ = ("snapshot",)
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    snapshot: Snapshot
+    def __init__(self, snapshot: _Optional[_Union[Snapshot, _Mapping]] = ...) -> None: ...
+
+class RestoreRequest(_message.Message):
+    __slots__ = ("trajectory", "name")
+    TRAJECTORY_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    trajectory: str
+    name: str
+    def __init__(self, trajectory: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+
+class RestoreResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DropSnapshotRequest(_message.Message):
+    __slots__ = ("task", "name")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    task: str
+    name: str
+    def __init__(self, task: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+
+class DropSnapshotResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListSnapshotsRequest(_message.Message):
+    __slots__ = ("task",)
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    task: str
+    def __init__(self, task: _Optional[str] = ...) -> None: ...
+
+class ListSnapshotsResponse(_message.Message):
+    __slots__ = ("snapshots",)
+    SNAPSHOTS_FIELD_NUMBER: _ClassVar[int]
+    snapshots: _containers.RepeatedCompositeFieldContainer[Snapshot]
+    def __init__(self, snapshots: _Optional[_Iterable[_Union[Snapshot, _Mapping]]] = ...) -> None: ...
 
 class ReadFileRequest(_message.Message):
     __slots__ = ("trajectory", "path", "offset", "limit")

@@ -84,6 +84,31 @@ class TrajectoriesStub(object):
                 request_serializer=tangram_dot_v1_dot_trajectories__pb2.StatRequest.SerializeToString,
                 response_deserializer=tangram_dot_v1_dot_trajectories__pb2.StatResponse.FromString,
                 _registered_method=True)
+        self.Fork = channel.unary_unary(
+                '/tangram.v1.Trajectories/Fork',
+                request_serializer=tangram_dot_v1_dot_trajectories__pb2.ForkRequest.SerializeToString,
+                response_deserializer=tangram_dot_v1_dot_trajectories__pb2.ForkResponse.FromString,
+                _registered_method=True)
+        self.Snapshot = channel.unary_unary(
+                '/tangram.v1.Trajectories/Snapshot',
+                request_serializer=tangram_dot_v1_dot_trajectories__pb2.SnapshotRequest.SerializeToString,
+                response_deserializer=tangram_dot_v1_dot_trajectories__pb2.SnapshotResponse.FromString,
+                _registered_method=True)
+        self.Restore = channel.unary_unary(
+                '/tangram.v1.Trajectories/Restore',
+                request_serializer=tangram_dot_v1_dot_trajectories__pb2.RestoreRequest.SerializeToString,
+                response_deserializer=tangram_dot_v1_dot_trajectories__pb2.RestoreResponse.FromString,
+                _registered_method=True)
+        self.DropSnapshot = channel.unary_unary(
+                '/tangram.v1.Trajectories/DropSnapshot',
+                request_serializer=tangram_dot_v1_dot_trajectories__pb2.DropSnapshotRequest.SerializeToString,
+                response_deserializer=tangram_dot_v1_dot_trajectories__pb2.DropSnapshotResponse.FromString,
+                _registered_method=True)
+        self.ListSnapshots = channel.unary_unary(
+                '/tangram.v1.Trajectories/ListSnapshots',
+                request_serializer=tangram_dot_v1_dot_trajectories__pb2.ListSnapshotsRequest.SerializeToString,
+                response_deserializer=tangram_dot_v1_dot_trajectories__pb2.ListSnapshotsResponse.FromString,
+                _registered_method=True)
 
 
 class TrajectoriesServicer(object):
@@ -151,6 +176,39 @@ class TrajectoriesServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Fork(self, request, context):
+        """files, never processes
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Snapshot(self, request, context):
+        """keeps its files by a name of its task
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Restore(self, request, context):
+        """its files as they were; ends its processes
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DropSnapshot(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSnapshots(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TrajectoriesServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -203,6 +261,31 @@ def add_TrajectoriesServicer_to_server(servicer, server):
                     servicer.Stat,
                     request_deserializer=tangram_dot_v1_dot_trajectories__pb2.StatRequest.FromString,
                     response_serializer=tangram_dot_v1_dot_trajectories__pb2.StatResponse.SerializeToString,
+            ),
+            'Fork': grpc.unary_unary_rpc_method_handler(
+                    servicer.Fork,
+                    request_deserializer=tangram_dot_v1_dot_trajectories__pb2.ForkRequest.FromString,
+                    response_serializer=tangram_dot_v1_dot_trajectories__pb2.ForkResponse.SerializeToString,
+            ),
+            'Snapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.Snapshot,
+                    request_deserializer=tangram_dot_v1_dot_trajectories__pb2.SnapshotRequest.FromString,
+                    response_serializer=tangram_dot_v1_dot_trajectories__pb2.SnapshotResponse.SerializeToString,
+            ),
+            'Restore': grpc.unary_unary_rpc_method_handler(
+                    servicer.Restore,
+                    request_deserializer=tangram_dot_v1_dot_trajectories__pb2.RestoreRequest.FromString,
+                    response_serializer=tangram_dot_v1_dot_trajectories__pb2.RestoreResponse.SerializeToString,
+            ),
+            'DropSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.DropSnapshot,
+                    request_deserializer=tangram_dot_v1_dot_trajectories__pb2.DropSnapshotRequest.FromString,
+                    response_serializer=tangram_dot_v1_dot_trajectories__pb2.DropSnapshotResponse.SerializeToString,
+            ),
+            'ListSnapshots': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSnapshots,
+                    request_deserializer=tangram_dot_v1_dot_trajectories__pb2.ListSnapshotsRequest.FromString,
+                    response_serializer=tangram_dot_v1_dot_trajectories__pb2.ListSnapshotsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -475,6 +558,141 @@ class Trajectories(object):
             '/tangram.v1.Trajectories/Stat',
             tangram_dot_v1_dot_trajectories__pb2.StatRequest.SerializeToString,
             tangram_dot_v1_dot_trajectories__pb2.StatResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Fork(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tangram.v1.Trajectories/Fork',
+            tangram_dot_v1_dot_trajectories__pb2.ForkRequest.SerializeToString,
+            tangram_dot_v1_dot_trajectories__pb2.ForkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Snapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tangram.v1.Trajectories/Snapshot',
+            tangram_dot_v1_dot_trajectories__pb2.SnapshotRequest.SerializeToString,
+            tangram_dot_v1_dot_trajectories__pb2.SnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Restore(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tangram.v1.Trajectories/Restore',
+            tangram_dot_v1_dot_trajectories__pb2.RestoreRequest.SerializeToString,
+            tangram_dot_v1_dot_trajectories__pb2.RestoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DropSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tangram.v1.Trajectories/DropSnapshot',
+            tangram_dot_v1_dot_trajectories__pb2.DropSnapshotRequest.SerializeToString,
+            tangram_dot_v1_dot_trajectories__pb2.DropSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSnapshots(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tangram.v1.Trajectories/ListSnapshots',
+            tangram_dot_v1_dot_trajectories__pb2.ListSnapshotsRequest.SerializeToString,
+            tangram_dot_v1_dot_trajectories__pb2.ListSnapshotsResponse.FromString,
             options,
             channel_credentials,
             insecure,

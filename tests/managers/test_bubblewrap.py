@@ -20,7 +20,7 @@ import pytest_asyncio
 from tangram.managers.cpu.cgroup import Cgroups
 from tangram.managers.cpu.sandbox import bubblewrap, rootfs
 from tangram.managers.cpu.sandbox.base import Sandbox
-from tangram.managers.cpu.sandbox.bubblewrap import Bubblewrap
+from tangram.managers.cpu.sandbox.bubblewrap import Bubblewrap, BubblewrapSandbox
 from tangram.managers.errors import (
     PermanentError,
     SandboxDied,
@@ -431,7 +431,7 @@ def _is_running(pid: int) -> bool:
 
 def _copy_libraries(image: Path) -> None:
     listed = subprocess.run(
-        ["ldd", "/bin/sh", "/bin/cat"], capture_output=True, check=True, text=True
+        ["ldd", "/bin/sh", "/bin/cat", "/bin/ls"], capture_output=True, check=True, text=True
     )
     for word in set(listed.stdout.split()):
         if word.startswith("/lib"):
@@ -439,3 +439,106 @@ def _copy_libraries(image: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(word, target)
             target.chmod(0o755)
+
+
+# Kept files
+
+
+LIMIT_BYTES = 1 << 30
+
+
+@pytest.mark.parametrize("flat", [False, True], ids=["layers", "copies"])
+async def test_a_fork_has_its_parents_user_and_may_change_all_of_its_files(
+    launcher: Bubblewrap, flat: bool
+) -> None:
+    launcher.flat = flat
+    parent = await launcher.start(spec_of(), fail_if_lost)
+    made = "mkdir d; echo old > d/file; ln d/file same; chmod 700 d; echo in home > ~/note; id -u"
+    uid = (await run(parent, made)).stdout
+    await parent.keep_files("s", LIMIT_BYTES)
+    fork = await launcher.start(spec_of(snapshot="s"), fail_if_lost)
+    assert isinstance(fork, BubblewrapSandbox)
+    assert fork.layers == () if flat else len(fork.layers) == 1
+    ran = await run(fork, "cat d/file same ~/note; echo new > d/file; rm same; mv d e; id -u; ls")
+    assert ran.stdout == f"old\nold\nin home\n{uid}e\n", ran.stderr
+    assert (await run(parent, "cat d/file same")).stdout == "old\nold\n"
+    await fork.keep_files("t", LIMIT_BYTES)
+    again = await launcher.start(spec_of(snapshot="t"), fail_if_lost)
+    assert (await run(again, "ls; cat e/file")).stdout == "e\nnew\n"
+    stranger = await launcher.start(spec_of(), fail_if_lost)
+    await launcher.discard_files("s")
+    await launcher.discard_files("t")
+    if os.geteuid() == 0:
+        own, parents, agains = (
+            sandbox.uid
+            for sandbox in (stranger, parent, again)
+            if isinstance(sandbox, BubblewrapSandbox)
+        )
+        assert own != fork.uid == parents == agains
+
+
+async def test_only_what_a_fork_writes_itself_counts_as_its_disk(launcher: Bubblewrap) -> None:
+    parent = await launcher.start(spec_of(), fail_if_lost)
+    await run(parent, "head -c 8388608 /dev/zero | tr '\\0' x > big")
+    kept = await parent.keep_files("s", LIMIT_BYTES)
+    fork = await launcher.start(spec_of(snapshot="s"), fail_if_lost)
+    await launcher.discard_files("s")
+    await run(fork, "head -c 1048576 /dev/zero | tr '\\0' x > small")
+    assert 1 << 20 <= await fork.disk_used_bytes() < 2 << 20
+    assert 8 << 20 <= kept.size_bytes == launcher.kept_bytes() < 9 << 20
+
+
+async def test_a_fork_on_an_image_keeps_what_was_removed_from_it(
+    make: Make, tmp_path: Path
+) -> None:
+    image = tmp_path / "image"
+    (image / "opt/data").mkdir(parents=True)
+    (image / "opt/data/gone").write_text("of the image")
+    (image / "opt/stays").write_text("of the image")
+    for name in ("bin", "lib", "lib64"):
+        (image / name).symlink_to(f"usr/{name}")
+    shutil.copytree(
+        "/usr/bin",
+        image / "usr/bin",
+        ignore=lambda _, names: set(names) - {"sh", "dash", "cat", "ls", "rm", "mkdir"},
+    )
+    _copy_libraries(image)
+    for path in (image / "opt", *(image / "opt").rglob("*")):
+        path.chmod(0o777)
+    launcher = make(images={"mine": str(image)})
+    parent = await launcher.start(spec_of(image="mine"), fail_if_lost)
+    changed = await run(parent, "rm -r /opt/data; mkdir /opt/data; echo mine > /opt/data/new")
+    assert changed.exit_code == 0, changed
+    await parent.keep_files("s", LIMIT_BYTES)
+    with pytest.raises(PermanentError, match="image"):
+        await launcher.start(spec_of(snapshot="s"), fail_if_lost)
+    fork = await launcher.start(spec_of(image="mine", snapshot="s"), fail_if_lost)
+    ran = await run(fork, "ls /opt/data; cat /opt/data/new /opt/stays")
+    assert ran.stdout == "new\nmine\nof the image", ran.stderr
+    await launcher.aclose()
+    assert list(launcher.store.folder.iterdir()) == []
+
+
+async def test_closing_waits_for_a_copy_and_forks_go_on(launcher: Bubblewrap) -> None:
+    parent = await launcher.start(spec_of(), fail_if_lost)
+    await run(parent, "for i in $(seq 300); do echo $i > $i; done")
+    keeping = asyncio.create_task(parent.keep_files("s", LIMIT_BYTES))
+    assert isinstance(parent, BubblewrapSandbox)
+    await until(parent.copying.locked)
+    await parent.aclose()
+    await keeping
+    fork = await launcher.start(spec_of(snapshot="s"), fail_if_lost)
+    await launcher.discard_files("s")
+    assert (await run(fork, "cat 300")).stdout == "300\n"
+    with pytest.raises(SandboxDied):
+        await parent.keep_files("t", LIMIT_BYTES)
+
+
+async def test_the_next_server_removes_what_was_kept(make: Make, place: Path) -> None:
+    first = make(state=place / "other")
+    parent = await first.start(spec_of(), fail_if_lost)
+    await parent.keep_files("s", LIMIT_BYTES)
+    await parent.aclose()
+    assert list((place / "other/layers").iterdir())
+    await make(state=place / "other").reap()
+    assert not list((place / "other/layers").iterdir())

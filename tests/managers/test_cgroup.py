@@ -15,6 +15,9 @@ import pytest
 
 from tangram.managers.cpu import cgroup
 from tangram.managers.cpu.cgroup import Cgroups, SandboxCgroup, survey
+from tangram.managers.cpu.sandbox import freezing
+from tangram.managers.cpu.sandbox.freezing import frozen
+from tangram.managers.errors import TemporaryError
 
 ROOT = Path("/sys/fs/cgroup")
 REAL_V1 = (ROOT / "memory").is_dir() and os.access(ROOT / "memory", os.W_OK) and os.geteuid() == 0
@@ -22,6 +25,8 @@ V2_FILES = {
     "cgroup.procs": "",
     "cgroup.subtree_control": "",
     "cgroup.kill": "",
+    "cgroup.freeze": "0\n",
+    "cgroup.events": "populated 1\nfrozen 0\n",
     "cpu.max": "max 100000\n",
     "cpu.weight": "100\n",
     "cpuset.cpus": "\n",
@@ -228,6 +233,25 @@ def test_v2_a_group_that_stays_busy_is_an_error(model: ModelV2, v2: Cgroups) -> 
         group.remove(wait_s=0.02)
 
 
+def test_v2_a_group_is_frozen_once_the_kernel_says_so(v2: Cgroups) -> None:
+    group = v2.create("a")
+    assert group.can_freeze
+    group.freeze(True)
+    assert read(v2, "a", "cgroup.freeze") == "1"
+    assert not group.is_frozen()
+    (v2._root / v2.relative / "s-a/cgroup.events").write_text("populated 1\nfrozen 1\n")
+    assert group.is_frozen()
+    group.freeze(False)
+    assert read(v2, "a", "cgroup.freeze") == "0"
+
+
+def test_v2_a_group_that_is_gone_stands_still(model: ModelV2, v2: Cgroups) -> None:
+    group = v2.create("a")
+    model.remove(v2._root / v2.relative / "s-a")
+    group.freeze(True)
+    assert group.is_frozen()
+
+
 def test_v2_a_value_changed_behind_our_back_is_put_right(model: ModelV2, v2: Cgroups) -> None:
     group = v2.create("a")
     folder = model.root / v2.relative / "s-a"
@@ -337,6 +361,33 @@ def test_v1_settings_are_read_back_from_the_kernel(v1: Cgroups) -> None:
     assert read(v1, "a", "cpu.shares") == "1024"
     group.boost(False)
     assert read(v1, "a", "cpu.shares") == "2"
+
+
+def test_v1_a_frozen_group_stands_still_until_it_may_go_on(
+    v1: Cgroups, spawn: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    group, process = v1.create("a"), spawn(*python("print('went on')"))
+    group.add(process.pid)
+    with frozen(process.pid, group) as pids:
+        assert pids == {process.pid}
+        assert group.is_frozen()
+        assert read(v1, "a", "freezer.state") == "FROZEN"
+    assert not group.is_frozen()
+    assert release(process) == (b"went on\n", 0)
+
+
+def test_v1_what_stays_running_is_an_error_and_goes_on(
+    v1: Cgroups,
+    spawn: Callable[..., subprocess.Popen[bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    group, process = v1.create("a"), spawn(*python("print('went on')"))
+    group.add(process.pid)
+    monkeypatch.setattr(freezing, "FREEZE_WAIT_S", 0.0)
+    monkeypatch.setattr(SandboxCgroup, "is_frozen", lambda group: False)
+    with pytest.raises(TemporaryError, match="stand still"), frozen(process.pid, group):
+        pytest.fail("it was never still")
+    assert release(process) == (b"went on\n", 0)
 
 
 def test_v1_values_changed_behind_our_back_are_put_right(v1: Cgroups) -> None:

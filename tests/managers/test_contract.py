@@ -647,3 +647,153 @@ async def test_what_is_no_command_is_refused(node: Node, trajectory: str) -> Non
     with pytest.raises(PermanentError, match="commands alone"):
         await node.manager.run(lease, request, Recorder())
     await node.manager.release(lease)
+
+
+# Kept files: what forks and snapshots are made of
+
+
+async def keep(node: Node, trajectory: str, limit_bytes: int = 1 << 30) -> str:
+    """The id by which the files were kept; discarded at the test's end by what it opens."""
+    snapshot = unique("s")
+    await node.host.keep_files(trajectory, snapshot, limit_bytes)
+    return snapshot
+
+
+async def test_a_sandbox_starts_from_kept_files(node: Node, trajectory: str) -> None:
+    await node.write(trajectory, "d/file", b"before")
+    await node.write(trajectory, "/tmp/other", b"kept too")
+    snapshot = await keep(node, trajectory)
+    await node.write(trajectory, "d/file", b"after")
+    fork = await node.open(snapshot=snapshot)
+    await node.host.discard_files(snapshot)
+    assert await node.read(fork, "d/file") == b"before"
+    assert await node.read(fork, "/tmp/other") == b"kept too"
+
+
+async def test_a_fork_and_its_parent_do_not_see_each_others_changes(
+    node: Node, trajectory: str
+) -> None:
+    for name in ("stays", "changes", "goes"):
+        await node.write(trajectory, f"d/{name}", b"old")
+    snapshot = await keep(node, trajectory)
+    forks = [await node.open(snapshot=snapshot) for _ in range(2)]
+    await node.host.discard_files(snapshot)
+    await node.write(forks[0], "d/changes", b"of the fork")
+    await node.write(forks[0], "d/new", b"of the fork")
+    await node.write(trajectory, "d/changes", b"of the parent")
+    for other, expected in ((forks[1], b"old"), (trajectory, b"of the parent")):
+        assert await node.read(other, "d/changes") == expected
+        names = [info.name for info in await node.host.list_files(other, "d")]
+        assert names == ["changes", "goes", "stays"]
+    assert await node.read(forks[0], "d/changes") == b"of the fork"
+    assert await node.read(forks[0], "d/stays") == b"old"
+
+
+async def test_forks_of_forks_keep_what_was_changed_on_the_way(node: Node) -> None:
+    trajectory = await node.open()
+    await node.write(trajectory, "first", b"0")
+    for generation in range(1, 4):
+        snapshot = await keep(node, trajectory)
+        trajectory = await node.open(snapshot=snapshot)
+        await node.host.discard_files(snapshot)
+        await node.write(trajectory, "first", str(generation).encode())
+        await node.write(trajectory, f"of{generation}", b"x")
+    names = [info.name for info in await node.host.list_files(trajectory, ".")]
+    assert names == ["first", "of1", "of2", "of3"]
+    assert await node.read(trajectory, "first") == b"3"
+
+
+async def test_a_closed_parent_does_not_harm_its_forks(node: Node, trajectory: str) -> None:
+    await node.write(trajectory, "file", b"data")
+    snapshot = await keep(node, trajectory)
+    fork = await node.open(snapshot=snapshot)
+    await node.host.close(trajectory)
+    await node.host.discard_files(snapshot)
+    assert await node.read(fork, "file") == b"data"
+    assert (await node.execute(fork, node.commands.echo("alive"))).stdout == b"alive\n"
+
+
+async def test_a_fork_has_no_process_of_its_parent(node: Node, trajectory: str, mark: str) -> None:
+    await node.execute(trajectory, node.commands.leaves(mark))
+    snapshot = await keep(node, trajectory)
+    assert node.commands.runs(mark)
+    fork = await node.open(snapshot=snapshot)
+    await node.host.discard_files(snapshot)
+    assert (await node.execute(fork, node.commands.finds(mark))).result.exit_code != 0
+    assert (await node.execute(trajectory, node.commands.finds(mark))).result.exit_code == 0
+
+
+async def test_restoring_brings_files_back_and_ends_processes(
+    node: Node, trajectory: str, mark: str
+) -> None:
+    await node.write(trajectory, "kept", b"old")
+    snapshot = await keep(node, trajectory)
+    await node.write(trajectory, "kept", b"new")
+    await node.write(trajectory, "more", b"new")
+    await node.execute(trajectory, node.commands.leaves(mark))
+    for _ in range(2):
+        await node.host.restore_files(trajectory, snapshot)
+        assert not node.commands.runs(mark)
+        assert await node.read(trajectory, "kept") == b"old"
+        assert [info.name for info in await node.host.list_files(trajectory, ".")] == ["kept"]
+        await node.write(trajectory, "kept", b"new again")
+    ran = await node.execute(trajectory, node.commands.echo("goes on"))
+    assert ran.stdout == b"goes on\n"
+    await node.host.discard_files(snapshot)
+    assert node.host.sandboxes() == {"starting": 0, "idle": 1, "running": 0}
+
+
+async def test_files_are_not_kept_under_a_running_action_which_is_named(
+    node: Node, trajectory: str, mark: str
+) -> None:
+    snapshot = await keep(node, trajectory)
+    lease = await node.acquire(trajectory)
+    running = asyncio.create_task(node.run(lease, node.commands.endless_tree(mark)))
+    await until(lambda: node.commands.runs(mark))
+    with pytest.raises(PermanentError, match=lease.action):
+        await node.host.keep_files(trajectory, unique("s"), 1 << 30)
+    with pytest.raises(PermanentError, match=lease.action):
+        await node.host.restore_files(trajectory, snapshot)
+    await node.manager.release(lease)
+    await running
+    await node.host.restore_files(trajectory, snapshot)
+    await node.host.discard_files(snapshot)
+
+
+async def test_with_concurrency_files_are_kept_while_actions_run(node: Node, mark: str) -> None:
+    trajectory = await node.open(concurrency=2)
+    await node.write(trajectory, "file", b"data")
+    lease = await node.acquire(trajectory)
+    running = asyncio.create_task(node.run(lease, node.commands.endless_tree(mark)))
+    await until(lambda: node.commands.runs(mark))
+    snapshot = await keep(node, trajectory)
+    assert not running.done()
+    fork = await node.open(snapshot=snapshot)
+    await node.host.discard_files(snapshot)
+    assert await node.read(fork, "file") == b"data"
+    with pytest.raises(PermanentError, match=lease.action):
+        await node.host.restore_files(trajectory, snapshot := await keep(node, fork))
+    await node.host.discard_files(snapshot)
+    await node.manager.release(lease)
+    await running
+
+
+async def test_more_files_than_the_limit_are_not_kept(node: Node, trajectory: str) -> None:
+    await node.write(trajectory, "big", bytes(1 << 20))
+    with pytest.raises(PermanentError, match="left for them") as refused:
+        await node.host.keep_files(trajectory, unique("s"), 1 << 19)
+    assert refused.value.field == "disk"
+    kept = await node.host.keep_files(trajectory, snapshot := unique("s"), 1 << 22)
+    assert 1 << 20 <= kept.size_bytes < 1 << 21
+    await node.host.discard_files(snapshot)
+
+
+async def test_what_is_not_kept_cannot_be_started_from_or_restored(
+    node: Node, trajectory: str
+) -> None:
+    with pytest.raises(PermanentError, match="not there any more"):
+        await node.open(snapshot="none")
+    with pytest.raises(PermanentError, match="not there any more"):
+        await node.host.restore_files(trajectory, "none")
+    await node.host.discard_files("none")
+    assert (await node.execute(trajectory, node.commands.echo("unharmed"))).stdout == b"unharmed\n"

@@ -21,10 +21,13 @@ import pytest
 
 from tangram.managers.base import ExecSpec, SandboxSpec, Stream
 from tangram.managers.cpu.cgroup import Cgroups
+from tangram.managers.cpu.sandbox import docker_layers, docker_sandbox
 from tangram.managers.cpu.sandbox.base import Sandbox
 from tangram.managers.cpu.sandbox.docker import DockerLauncher
 from tangram.managers.cpu.sandbox.docker_client import DockerEngine
 from tangram.managers.cpu.sandbox.docker_sandbox import DockerSandbox
+from tangram.managers.cpu.sandbox.folder import SandboxFolder
+from tangram.managers.cpu.sandbox.layers import Layer
 from tangram.managers.errors import (
     PermanentError,
     SandboxDied,
@@ -496,3 +499,84 @@ async def test_an_engine_that_fails_while_it_is_tried_is_a_failure(
 def test_the_test_images_carry_the_label_of_their_recipe(docker_image: str) -> None:
     asked = ["docker", "image", "inspect", "-f", "{{json .Config.Labels}}", docker_image]
     assert b"tangram.recipe" in subprocess.run(asked, capture_output=True, check=True).stdout
+
+
+# Kept files
+
+
+@pytest.mark.parametrize("way", ["layers", "images"])
+async def test_a_fork_has_all_that_its_parent_wrote(
+    bench: Bench, spec: SandboxSpec, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if way == "images":
+        monkeypatch.setattr(docker_sandbox, "can_stand_on_layers", lambda *places: False)
+    parent = await bench.start(spec)
+    await bench.run(parent, "rm /etc/os-release; mkdir -p /opt/d; echo old > /opt/d/file")
+    kept = await parent.keep_files("s", 1 << 30)
+    assert (kept.layers[0].image_id != "") is (way == "images")
+    await bench.run(parent, "echo new > /opt/d/file")
+    fork = await bench.start(replace(spec, snapshot="s"))
+    said = await bench.run(fork, "cat /opt/d/file; ls /etc/os-release || echo gone")
+    assert said.stdout == "old\ngone\n"
+    await bench.run(fork, "rm -r /opt/d; mkdir /opt/d; touch /opt/d/mine")
+    await fork.keep_files("t", 1 << 30)
+    again = await bench.start(replace(spec, snapshot="t"))
+    assert (await bench.run(again, "ls -A /opt/d")).stdout == "mine\n"
+    assert (await bench.run(again, "hostname; cat /etc/hosts | wc -l")).stdout.splitlines()[1:]
+    for sandbox in (parent, fork):
+        await sandbox.aclose()
+    for name in ("s", "t"):
+        await bench.launcher.discard_files(name)
+    await bench.run(again, "touch /opt/d/more")
+    await again.aclose()
+    assert bench.launcher.kept_bytes() == 0
+    assert await bench.launcher.engine.labelled_images(bench.launcher._labels) == []
+    folder = bench.launcher.store.folder
+    assert not folder.exists() or not list(folder.iterdir())
+
+
+async def test_without_cgroups_the_engine_holds_a_container_still(
+    make_bench: Callable[..., Bench], spec: SandboxSpec
+) -> None:
+    bench = make_bench(direct=False)
+    parent = await bench.start(spec)
+    await bench.run(parent, "echo data > /workspace/file")
+    await parent.keep_files("s", 1 << 30)
+    fork = await bench.start(replace(spec, snapshot="s"))
+    assert (await bench.run(fork, "cat /workspace/file")).stdout == "data\n"
+    assert (await bench.run(parent, "echo goes on")).stdout == "goes on\n"
+    await bench.launcher.aclose()
+
+
+async def test_the_next_server_removes_what_was_kept(
+    make_bench: Callable[..., Bench], spec: SandboxSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = make_bench()
+    sandbox = await first.start(spec)
+    await sandbox.keep_files("s", 1 << 30)
+    monkeypatch.setattr(docker_sandbox, "can_stand_on_layers", lambda *places: False)
+    await sandbox.keep_files("t", 1 << 30)
+    await sandbox.aclose()
+    second = make_bench()
+    await second.launcher.reap()
+    assert not list(second.launcher.store.folder.iterdir())
+    labels = second.launcher._labels
+    assert await second.launcher.engine.labelled_images(labels) == []
+    await first.launcher.engine.aclose()
+    await second.launcher.aclose()
+
+
+def test_a_container_of_another_kind_is_not_put_on_layers(tmp_path: Path) -> None:
+    upper = tmp_path / "overlay2/abc/diff"
+    upper.mkdir(parents=True)
+    assert not docker_layers.can_stand_on_layers("", tmp_path)
+    assert not docker_layers.can_stand_on_layers(str(upper), tmp_path)
+    lower = upper.parent / "lower"
+    lower.write_text("l/ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    assert docker_layers.can_stand_on_layers(str(upper), tmp_path)
+    assert not docker_layers.can_stand_on_layers(str(upper), tmp_path / "a:b")
+    lower.write_text("something else")
+    with pytest.raises(PermanentError, match="unknown way"):
+        docker_layers.stand_on(str(upper), ())
+    with pytest.raises(PermanentError, match="did not put"):
+        docker_layers.check_stands_on(os.getpid(), [Layer(SandboxFolder(tmp_path, "l-none"), 0)])

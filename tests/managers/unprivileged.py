@@ -62,7 +62,7 @@ def become_unprivileged() -> None:
 
 
 async def check() -> None:
-    from tangram.managers.cpu.sandbox.bubblewrap import Bubblewrap
+    from tangram.managers.cpu.sandbox.bubblewrap import Bubblewrap, BubblewrapSandbox
     from tests.managers.sandboxes import processes_with, run, spec_of
 
     def lost(message: str) -> None:
@@ -101,6 +101,18 @@ async def check() -> None:
     await sandbox.confine(cores[:1])
     count = "nproc; python3 -c 'import os; print(os.cpu_count())'"
     assert (await run(sandbox, count, affinity=cores[:1])).stdout.split() == ["1", "1"]
+
+    await sandbox.keep_files("s", 1 << 30)
+    fork = await launcher.start(spec_of(snapshot="s"), lost)
+    changed = await run(fork, "rm a; ls; ls ~ /tmp; mkdir a; touch a/in")
+    assert changed.stdout == "/home/sandbox:\nb\n\n/tmp:\nc\n", changed
+    await fork.keep_files("t", 1 << 30)
+    again = await launcher.start(spec_of(snapshot="t"), lost)
+    assert (await run(again, "ls a")).stdout == "in\n"
+    assert isinstance(fork, BubblewrapSandbox)
+    assert launcher.flat or fork.layers
+    for name in ("s", "t"):
+        await launcher.discard_files(name)
 
     hog = await run(sandbox, "x = bytearray(1 << 30)", shell=False)
     assert "MemoryError" in hog.stderr, hog

@@ -105,6 +105,7 @@ class Sandbox:
     priority: int
     task: str
     group: str
+    only_node: str = ""
     node: str = ""
     token: int = 0
     ready: bool = False
@@ -164,6 +165,7 @@ class Host(RuleBasedStateMachine):
             case Place(trajectory, node, token):
                 sandbox = self.sandboxes[trajectory]
                 assert not sandbox.token and not sandbox.closed and node in self.up
+                assert sandbox.only_node in ("", node)
                 self.fresh_token(token)
                 sandbox.node, sandbox.token = node, token
             case Grant():
@@ -351,15 +353,18 @@ class Host(RuleBasedStateMachine):
         priority=st.integers(-1, 1),
         task=st.sampled_from(TASKS),
         group=st.sampled_from(["", "g"]),
+        node=st.sampled_from(["", "", *NODES]),
     )
     def a_trajectory_opens(
-        self, memory: int, concurrency: int, priority: int, task: str, group: str
+        self, memory: int, concurrency: int, priority: int, task: str, group: str, node: str
     ) -> None:
         name = f"t{len(self.sandboxes)}"
-        self.sandboxes[name] = Sandbox(concurrency, priority, task, group)
+        self.sandboxes[name] = Sandbox(concurrency, priority, task, group, node)
         reserve = {"memory": memory} if memory else {}
         tenant = "lab" if task == TASKS[0] else ""
-        trajectory = Trajectory(name, task, reserve, concurrency, priority, group, 3, tenant)
+        trajectory = Trajectory(
+            name, task, reserve, concurrency, priority, group, 3, tenant, node=node
+        )
         self.tell(TrajectoryOpened(trajectory))
 
     @rule(data=st.data())

@@ -12,6 +12,7 @@ from tangram.scheduler import (
     Grant,
     Kill,
     LeaseReleased,
+    NodeDown,
     Place,
     SandboxLost,
     SandboxReady,
@@ -182,3 +183,52 @@ def test_opening_an_id_twice_raises_until_it_is_forgotten(node: Dialogue) -> Non
         node.open("t")
     node.scheduler.forget_trajectory("t")
     assert only(node.open("t"), Place).node == "node0"
+
+
+def two_nodes(talk: Dialogue) -> None:
+    for name in ("n0", "n1"):
+        talk.join(name, machine(memory=100, node=name))
+
+
+def test_one_whose_files_are_on_a_node_lives_there_however_full_it_is(talk: Dialogue) -> None:
+    two_nodes(talk)
+    talk.open("t", memory=80, node="n0")
+    assert only(talk.open("fork", memory=20, node="n0"), Place).node == "n0"
+    assert talk.open("second", memory=20, node="n0") == []
+    talk.exec("a", "second")
+    assert talk.reason("a") is WaitReason.MEMORY
+    talk.tell(TrajectoryClosed("fork"))
+    placed = talk.tell(TrajectoryReleased("fork", talk.tokens["fork"]))
+    assert only(placed, Place) == Place("second", "n0", talk.tokens["second"])
+
+
+def test_one_that_waits_for_its_node_holds_up_others_there_only(talk: Dialogue) -> None:
+    two_nodes(talk)
+    talk.open("t", memory=80, node="n0")
+    assert talk.open("fork", memory=40, node="n0") == []
+    assert talk.open("other", memory=10, node="n0") == [], "it would overtake on the same node"
+    assert only(talk.open("free", memory=10), Place).node == "n1"
+    assert talk.open("large", memory=95) == []
+    assert talk.open("small", memory=10) == [], "one that may live anywhere holds up all"
+    talk.tell(TrajectoryClosed("t"))
+    placed = talk.tell(TrajectoryReleased("t", talk.tokens["t"]))
+    assert [p.trajectory for p in placed if isinstance(p, Place)] == ["fork", "other"]
+
+
+def test_one_whose_node_is_gone_is_lost_and_blocks_nobody(talk: Dialogue) -> None:
+    two_nodes(talk)
+    talk.open("t", memory=80, node="n0")
+    talk.open("fork", memory=40, node="n0")
+    talk.exec("a", "fork")
+    decisions = talk.tell(NodeDown("n0", 1))
+    (end,) = [d for d in decisions if isinstance(d, End) and d.action == "a"]
+    assert end.reason is EndReason.LOST
+    assert "n0" in end.message
+    assert only(talk.open("other", memory=10), Place).node == "n1"
+
+
+def test_one_that_no_node_but_its_own_could_hold_is_refused(talk: Dialogue) -> None:
+    talk.join("n0", machine(memory=10, node="n0"))
+    talk.join("n1", machine(memory=100, node="n1"))
+    assert talk.open("fork", memory=40, node="n0") == []
+    assert only(talk.exec("a", "fork"), End).reason is EndReason.INFEASIBLE

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...base import SandboxSpec
-from ...errors import SandboxDied, TemporaryError
+from ...errors import SandboxDied, TemporaryError, Unsupported
 from .template import Template
 
 if TYPE_CHECKING:
     from .channel import Channel
+    from .layers import Files, LayerStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,14 @@ class Sandbox(ABC):
         known, which is where the kernel limits its memory."""
         return None
 
+    async def keep_files(self, name: str, limit_bytes: int) -> Files:
+        """Keep its files as they are now, by a name that is new to its launcher; it stands still
+        meanwhile. Raises Unsupported, PermanentError (more than `limit_bytes`), TemporaryError."""
+        raise Unsupported(
+            f"launcher {self.launcher} cannot keep or fork the files of a sandbox",
+            cure="use launcher bubblewrap or docker",
+        )
+
     @abstractmethod
     async def aclose(self) -> None:
         """Kill everything in it, remove its files and cgroups; gone on return. Idempotent."""
@@ -96,6 +105,8 @@ class Launcher(ABC):
     """One way of starting sandboxes."""
 
     name: str
+    store: LayerStore | None = None
+    """Of kept files, where it can keep them."""
 
     @abstractmethod
     async def checks(self) -> list[Check]:
@@ -121,8 +132,8 @@ class Launcher(ABC):
         when cancelled."""
 
     async def start(self, spec: SandboxSpec, on_lost: Callable[[str], None]) -> Sandbox:
-        """Start a sandbox for one trajectory (all sizes of the spec are set). Its files exist and
-        commands can run on return. Raises and cleans up as `start_neutral`."""
+        """Start a sandbox for one trajectory (all sizes of the spec are set). Its files exist,
+        those of `spec.snapshot` if it names one, and commands can run on return. Raises and cleans up as `start_neutral`."""
         sandbox = await self.start_neutral(await self.template(spec), lambda message: None)
         try:
             await sandbox.assign(spec, on_lost)
@@ -132,6 +143,16 @@ class Launcher(ABC):
                 raise TemporaryError(f"the sandbox died while it started: {error}") from error
             raise
         return sandbox
+
+    async def discard_files(self, name: str) -> None:
+        """What `Sandbox.keep_files` kept by this name is needed no more. Sandboxes that stand on it
+        are not harmed. Silent if there is none."""
+        if self.store is not None:
+            await self.store.discard(name)
+
+    def kept_bytes(self) -> int:
+        """What kept files take on disk."""
+        return self.store.size_bytes if self.store is not None else 0
 
     @abstractmethod
     async def reap(self) -> int:

@@ -26,9 +26,12 @@ from ..cgroup import Cgroups, SandboxCgroup
 from . import folder as folders
 from . import rootfs
 from .base import Check, Launcher, MemoryEvents, Sandbox
-from .bwrap import BwrapProcess, find_bwrap, privilege_arguments
+from .bwrap import BwrapProcess, cure_of, find_bwrap, privilege_arguments, start_error
 from .channel import Channel
+from .copying import fill
+from .freezing import frozen
 from .interpreter import Interpreter, build
+from .layers import Files, LayerStore, Origin
 from .listener import AgentListener
 from .online import OnlineFile
 from .seccomp import build_filter, machine_supported
@@ -48,7 +51,6 @@ runtime may reserve more than it uses, and what really is too much is to be told
 CHECK_SHM_BYTES = 1 << 20
 CHECK_MEMORY_BYTES = 256 << 20
 _GONE = (errno.ENOENT, errno.ENODEV)
-_NOT_PERMITTED = ("Operation not permitted", "Permission denied", "No permissions")
 
 
 class BubblewrapSandbox(Sandbox):
@@ -59,10 +61,24 @@ class BubblewrapSandbox(Sandbox):
     channel: Channel
 
     def __init__(
-        self, owner: Bubblewrap, spec: SandboxSpec, uid: int, on_lost: Callable[[str], None]
+        self,
+        owner: Bubblewrap,
+        spec: SandboxSpec,
+        uid: int,
+        files: Files | None,
+        on_lost: Callable[[str], None],
     ) -> None:
+        """`files`, which it holds for as long as it lives, are what it starts from."""
         self.id = secrets.token_hex(5)
         self.trajectory = spec.trajectory
+        self.image = spec.image
+        self.origin = Origin(files)
+        self.layers: tuple[Path, ...] = ()
+        """What its writable folders stand on: nothing, or those of `files`."""
+        if files is not None and not owner.flat:
+            self.layers = tuple(layer.path for layer in files.layers)
+        self.copying = asyncio.Lock()
+        """While its files are copied it stands still, and cannot be ended."""
         self.workdir = rootfs.WORKSPACE
         self.limits = owner.limits()
         self.uid = uid
@@ -126,6 +142,22 @@ class BubblewrapSandbox(Sandbox):
     def root_pid(self) -> int | None:
         return self.process.pid if self.process is not None else None
 
+    async def keep_files(self, name: str, limit_bytes: int) -> Files:
+        async with self.copying:
+            if self._closing is not None or self.process is None:
+                raise SandboxDied(f"the sandbox of {self.trajectory} is gone")
+            pid = self.process.pid
+            return await self._owner.store.capture(
+                name,
+                self.origin,
+                {part: self.folder.path / part for part in rootfs.parts_of(bool(self.image))},
+                lambda: frozen(pid, self.cgroup),
+                image=self.image,
+                uid=self.uid,
+                limit_bytes=limit_bytes,
+                whole=not self.layers,
+            )
+
     async def aclose(self) -> None:
         """Raises TemporaryError if something in it cannot be killed; it can be called again."""
         if self._closing is None or (self._closing.done() and self._closing.exception()):
@@ -173,6 +205,9 @@ class Bubblewrap(Launcher):
         cores of idle sandboxes; `pids_max` is the most processes and threads of one sandbox."""
         self.instance = name
         self.state = state / "sandboxes"
+        self.store: LayerStore = LayerStore(state / "layers")
+        self.flat = False
+        """This kernel lets us mount no overlays: sandboxes start from copies of kept files."""
         self._shared = state
         self.runtime = runtime
         self.parking = parking
@@ -232,7 +267,20 @@ class Bubblewrap(Launcher):
     ) -> BubblewrapSandbox:
         spec = template.spec
         interpreter = await self._prepare()
-        sandbox = BubblewrapSandbox(self, spec, self._free_uid(), on_lost)
+        try:
+            return await self._start_one(spec, interpreter, on_lost)
+        except Unsupported:
+            if self.flat or not spec.snapshot or spec.image:
+                raise
+            self.flat = True
+            return await self._start_one(spec, interpreter, on_lost)
+
+    async def _start_one(
+        self, spec: SandboxSpec, interpreter: Interpreter, on_lost: Callable[[str], None]
+    ) -> BubblewrapSandbox:
+        files = self.store.kept(spec.snapshot, spec.image)
+        uid = self._free_uid() if files is None or files.uid is None else files.uid
+        sandbox = BubblewrapSandbox(self, spec, uid, files and self.store.hold(files), on_lost)
         self._live[sandbox.id] = sandbox
         try:
             await self._start(sandbox, spec, interpreter)
@@ -241,7 +289,7 @@ class Bubblewrap(Launcher):
             if isinstance(error, OSError):
                 raise TemporaryError(f"the sandbox cannot be started: {error}") from error
             if isinstance(error, TemporaryError) and said:
-                raise _start_error(f"{error}: {said}", as_image=bool(spec.image)) from error
+                raise start_error(f"{error}: {said}") from error
             raise
         return sandbox
 
@@ -251,6 +299,7 @@ class Bubblewrap(Launcher):
     async def aclose(self) -> None:
         closing = [sandbox.aclose() for sandbox in list(self._live.values())]
         outcomes = await asyncio.gather(*closing, return_exceptions=True)
+        await self.store.clear()
         for problem in filter(None, outcomes):
             raise problem
 
@@ -260,7 +309,8 @@ class Bubblewrap(Launcher):
         if sandbox.cgroup is not None:
             sandbox.cgroup.close()
         try:
-            await finished(asyncio.to_thread(self._destroy, sandbox))
+            async with sandbox.copying:
+                await finished(asyncio.to_thread(self._destroy, sandbox))
         except TimeoutError as error:
             raise TemporaryError(f"the sandbox of {sandbox.trajectory}: {error}") from error
         finally:
@@ -268,6 +318,7 @@ class Bubblewrap(Launcher):
             if hasattr(sandbox, "channel"):
                 await sandbox.channel.aclose()
         self._live.pop(sandbox.id, None)
+        await self.store.end(sandbox.origin)
 
     # --- Starting. ---
 
@@ -286,7 +337,12 @@ class Bubblewrap(Launcher):
 
     def _make_folders(self, sandbox: BubblewrapSandbox, spec: SandboxSpec) -> None:
         sandbox.folder.create()
-        rootfs.make_folders(sandbox.folder.path, sandbox.uid, sandbox.uid, bool(spec.image))
+        folder, layers = sandbox.folder.path, sandbox.layers
+        rootfs.make_folders(folder, sandbox.uid, sandbox.uid, bool(spec.image), layers)
+        if sandbox.origin.files is not None and not layers:
+            for layer in sandbox.origin.files.layers:
+                for part in rootfs.parts_of(bool(spec.image)):
+                    fill(folder / part, layer.path / part, spec.disk_bytes)
         sandbox.sockets.mkdir(mode=0o755, parents=True)
 
     def _enclose(
@@ -299,6 +355,7 @@ class Bubblewrap(Launcher):
             sockets=sandbox.sockets,
             shm_bytes=spec.shm_bytes or CHECK_SHM_BYTES,
             image=self._image_folder(spec.image),
+            layers=sandbox.layers,
         )
         arguments = [
             *privilege_arguments(sandbox.uid, sandbox.uid),
@@ -383,7 +440,7 @@ class Bubblewrap(Launcher):
     def _free_uid(self) -> int:
         if os.geteuid() != 0:
             return UNPRIVILEGED_UID
-        taken = {sandbox.uid for sandbox in self._live.values()}
+        taken = {sandbox.uid for sandbox in self._live.values()} | self.store.uids()
         for uid in itertools.islice(itertools.count(UID_BASE), UIDS_MAX):
             if uid not in taken:
                 return uid
@@ -425,6 +482,7 @@ class Bubblewrap(Launcher):
         sockets = {sandbox.sockets for sandbox in self._live.values()}
         for entry in folders.leftovers(self.runtime, sockets, SOCKETS_PREFIX):
             entry.remove()
+        self.store.reap()
         return len(left)
 
     # --- Checking. ---
@@ -438,7 +496,7 @@ class Bubblewrap(Launcher):
             sandbox = await self.start(spec, lambda message: None)
             await sandbox.aclose()
         except (TemporaryError, PermanentError) as error:
-            return Check("start", False, str(error), _cure(str(error)))
+            return Check("start", False, str(error), cure_of(str(error)))
         return Check("start", True, "a sandbox was started and ended")
 
     def _check_cgroups(self) -> Check:
@@ -458,24 +516,3 @@ def _base_env(image: bool) -> dict[str, str]:
         "TMPDIR": "/tmp",
         "USER": rootfs.USER,
     }
-
-
-def _start_error(message: str, *, as_image: bool) -> TemporaryError | PermanentError:
-    """bwrap's own words decide: what it may not do now it may not do later."""
-    if not any(words in message for words in _NOT_PERMITTED):
-        return TemporaryError(message)
-    if as_image and "overlay" in message.lower():
-        cure = "this kernel lets only root mount overlays: run the server as root, or use Docker"
-        return Unsupported(message, cure=cure)
-    return PermanentError(message)
-
-
-def _cure(message: str) -> str:
-    if os.geteuid() == 0:
-        return "run the server with CAP_SYS_ADMIN (docker run --privileged), or use launcher docker"
-    if any(words in message for words in _NOT_PERMITTED):
-        return (
-            "sysctl -w user.max_user_namespaces=15000 kernel.unprivileged_userns_clone=1 "
-            "kernel.apparmor_restrict_unprivileged_userns=0 (those that exist)"
-        )
-    return ""

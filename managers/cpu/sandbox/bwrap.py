@@ -19,13 +19,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...errors import TemporaryError
+from ...errors import PermanentError, TemporaryError, Unsupported
 
 INFO_WAIT_S = 10.0
 """For bwrap to tell its child's pid: it does so at once, so this is a machine that is stuck."""
 KILL_WAIT_S = 10.0
 """For a whole pid namespace to die of SIGKILL to its process 1."""
 _INFO_BYTES_MAX = 4096
+_NOT_PERMITTED = ("Operation not permitted", "Permission denied", "No permissions")
 _ALONE = (
     *("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup", "--unshare-net"),
     *("--as-pid-1", "--new-session", "--clearenv"),
@@ -151,6 +152,28 @@ class BwrapProcess:
             self._monitor.wait()
         os.close(self._pidfd)
         self._pidfd = -1
+
+
+def start_error(message: str) -> TemporaryError | PermanentError:
+    """bwrap's own words decide: what it may not do now it may not do later."""
+    if not any(words in message for words in _NOT_PERMITTED):
+        return TemporaryError(message)
+    if "overlay" in message.lower():
+        cure = "this kernel lets only root mount overlays: run the server as root, or use Docker"
+        return Unsupported(message, cure=cure)
+    return PermanentError(message)
+
+
+def cure_of(message: str) -> str:
+    """What would let bwrap start here, for somebody who may change the machine; "" if not known."""
+    if os.geteuid() == 0:
+        return "run the server with CAP_SYS_ADMIN (docker run --privileged), or use launcher docker"
+    if any(words in message for words in _NOT_PERMITTED):
+        return (
+            "sysctl -w user.max_user_namespaces=15000 kernel.unprivileged_userns_clone=1 "
+            "kernel.apparmor_restrict_unprivileged_userns=0 (those that exist)"
+        )
+    return ""
 
 
 def _memory_file(content: bytes) -> int:

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import logging
 import os
 import secrets
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from ...base import ExecSpec, SandboxSpec, Stream
@@ -32,10 +34,14 @@ from ..cores import format_cores
 from .base import Check, Launcher, Sandbox
 from .channel import Channel
 from .docker_client import ContainerFacts, ContainerPlan, DockerEngine, ImageFacts
+from .docker_layers import check_stands_on, stand_on
 from .docker_sandbox import DockerSandbox, why_ended
 from .interpreter import MOUNT_POINT, RUN_FOLDER, Interpreter, build
+from .layers import Files, LayerStore, Origin
 from .listener import AgentListener
 from .template import NEUTRAL_MEMORY_BYTES, Template, neutral
+
+log = logging.getLogger(__name__)
 
 CAPABILITIES = (
     "CHOWN",
@@ -115,6 +121,8 @@ class DockerLauncher(Launcher):
         self._images = dict(images or {})
         self._orphan_after_s = orphan_after_s
         self._pids_max = pids_max
+        self._labels = {_INSTANCE_LABEL: name, _STATE_LABEL: str(state)}
+        self.store: LayerStore = LayerStore(state / "docker-layers", self._remove_image)
         self._sandboxes: set[DockerSandbox] = set()
         self._containers: set[str] = set()
         self._images_known: dict[str, tuple[float, ImageFacts]] = {}
@@ -185,6 +193,9 @@ class DockerLauncher(Launcher):
 
         # What each step makes is undone in reverse order if a later one fails or is cancelled.
         async with AsyncExitStack() as stack:
+            files = self.store.kept(spec.snapshot, spec.image)
+            origin = Origin(files and self.store.hold(files))
+            stack.push_async_callback(self.store.end, origin)
             self._containers.add(name)
             stack.callback(self._containers.discard, name)
             stack.push_async_callback(asyncio.to_thread, shutil.rmtree, folder, ignore_errors=True)
@@ -193,11 +204,14 @@ class DockerLauncher(Launcher):
             stack.callback(listener.close)
             # By name, since a cancelled create does not tell the id of what it made.
             stack.push_async_callback(self.engine.remove, name)
-            await self.engine.create(self._plan(spec, image, interpreter, name, folder))
+            plan = self._plan(spec, image, interpreter, name, folder)
+            await self._create(plan, files)
             await self.engine.start(name)
             try:
                 channel, facts = await self._greet(listener, name)
                 stack.push_async_callback(channel.aclose)
+                if files is not None and not files.layers[0].image_id:
+                    await asyncio.to_thread(check_stands_on, facts.pid, files.layers)
                 sandbox = DockerSandbox(
                     engine=self.engine,
                     container=name,
@@ -209,7 +223,12 @@ class DockerLauncher(Launcher):
                     parking=self._parking,
                     upper_folder=facts.upper_folder,
                     mounted_files=facts.mounted_files,
+                    volumes=facts.volumes,
                     online=folder / "online",
+                    image=spec.image,
+                    store=self.store,
+                    origin=origin,
+                    labels=self._labels,
                 )
                 if not _is_root(user := spec.user or image.user):
                     folders = (WORKSPACE, sandbox.workdir)
@@ -228,12 +247,18 @@ class DockerLauncher(Launcher):
     async def reap(self) -> int:
         leftovers = await self._leftovers()
         for container in leftovers:
+            await self._thaw(container)
             await self.engine.remove(container)
+        for image_id in await self.engine.labelled_images(self._labels):
+            if image_id not in self.store.image_ids():
+                await self._remove_image(image_id)
+        await asyncio.to_thread(self.store.reap)
         await asyncio.to_thread(self._remove_folders)
         return len(leftovers)
 
     async def aclose(self) -> None:
         await asyncio.gather(*(sandbox.aclose() for sandbox in list(self._sandboxes)))
+        await self.store.clear()
         await self.engine.aclose()
 
     async def _image(self, spec: SandboxSpec) -> ImageFacts:
@@ -314,8 +339,37 @@ class DockerLauncher(Launcher):
                 f"{MOUNT_POINT}/{RUN_FOLDER}": str(folder),
                 _ONLINE: str(folder / "online"),
             },
-            labels={_INSTANCE_LABEL: self._instance, _STATE_LABEL: str(self._state)},
+            labels=self._labels,
         )
+
+    async def _create(self, plan: ContainerPlan, files: Files | None) -> None:
+        """A container on kept files, if there are any."""
+        if files is None:
+            await self.engine.create(plan)
+            return
+        if image_id := files.layers[0].image_id:
+            await self.engine.create(replace(plan, image=image_id))
+            return
+        await self.engine.create(plan)
+        facts = await self.engine.container(plan.name)
+        if facts is None:
+            raise TemporaryError(f"container {plan.name} was removed before its start")
+        await asyncio.to_thread(stand_on, facts.upper_folder, files.layers)
+
+    async def _remove_image(self, image_id: str) -> None:
+        try:
+            await self.engine.remove_image(image_id)
+        except (PermanentError, TemporaryError) as problem:
+            # Images that were made of one of its containers need it; it goes with the last.
+            log.info("image %s stays for now: %s", image_id, problem)
+
+    async def _thaw(self, container: str) -> None:
+        """A server that was killed while it copied a container's files left it held still."""
+        facts = await self.engine.container(container)
+        group = self._adopt(facts.pid) if facts is not None else None
+        if group is not None:
+            group.freeze(False)
+            group.close()
 
     async def _greet(
         self, listener: AgentListener, container: str
@@ -370,8 +424,7 @@ class DockerLauncher(Launcher):
             return None
 
     async def _leftovers(self) -> list[str]:
-        labels = {_INSTANCE_LABEL: self._instance, _STATE_LABEL: str(self._state)}
-        found = await self.engine.labelled(labels)
+        found = await self.engine.labelled(self._labels)
         return [container for container, name in found if name not in self._containers]
 
     def _remove_folders(self) -> None:

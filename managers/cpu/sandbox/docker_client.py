@@ -8,6 +8,7 @@ action. What to make of the facts is the launcher's business, not decided here.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import threading
@@ -90,6 +91,8 @@ class ContainerFacts:
     """Where its writable files lie on the engine's machine, "" if the storage driver has none."""
     mounted_files: tuple[str, ...]
     """Files of the engine that are writable inside: /etc/hosts and its like."""
+    volumes: tuple[str, ...] = ()
+    """Places inside whose files lie elsewhere, since the image declares them as volumes."""
 
 
 class DockerEngine:
@@ -159,7 +162,34 @@ class DockerEngine:
             oom_killed=bool(state.get("OOMKilled")),
             upper_folder=str(storage.get("UpperDir") or ""),
             mounted_files=tuple(found[key] for key in _MOUNTED_FILES if found.get(key)),
+            volumes=tuple(
+                str(mount["Destination"])
+                for mount in found.get("Mounts") or ()
+                if mount.get("Type") == "volume"
+            ),
         )
+
+    async def pause(self, container: str, on: bool) -> None:
+        """Hold every process of a container still, or let them go on."""
+        await self._call(
+            lambda client: client.pause(container) if on else client.unpause(container)
+        )
+
+    async def commit(self, container: str, labels: Mapping[str, str]) -> str:
+        """Make an image of a container as it is now, held still meanwhile; returns its id."""
+        changes = [f"LABEL {json.dumps(name)}={json.dumps(to)}" for name, to in labels.items()]
+        answer = await self._call(lambda client: client.commit(container, changes=changes))
+        return str(answer["Id"])
+
+    async def labelled_images(self, labels: Mapping[str, str]) -> list[str]:
+        """The ids of all images that carry all these labels."""
+        wanted = {"label": [f"{name}={value}" for name, value in labels.items()]}
+        found = await self._call(lambda client: client.images(filters=wanted))
+        return [str(image["Id"]) for image in found]
+
+    async def remove_image(self, image: str) -> None:
+        """Silent if it is gone. Raises PermanentError if something still needs it."""
+        await self._call(lambda client: client.remove_image(image), absent_ok=True)
 
     async def wait_end(self, container: str) -> None:
         """Wait until it does not run any more, or is gone. Raises TemporaryError if it takes more

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from ...base import SandboxSpec
@@ -19,7 +20,10 @@ from ..cores import format_cores
 from .base import MemoryEvents, Sandbox
 from .channel import Channel
 from .docker_client import DockerEngine
+from .docker_layers import PART, can_stand_on_layers
 from .folder import disk_used_bytes
+from .freezing import frozen
+from .layers import Files, LayerStore, Origin, Still, too_much
 from .online import OnlineFile
 from .starting import limit_memory
 
@@ -42,8 +46,14 @@ class DockerSandbox(Sandbox):
         parking: tuple[int, ...],
         upper_folder: str,
         mounted_files: tuple[str, ...],
+        volumes: tuple[str, ...],
         online: Path,
+        image: str,
+        store: LayerStore,
+        origin: Origin,
+        labels: Mapping[str, str],
     ) -> None:
+        """`labels` mark what belongs to this server."""
         self.trajectory = ""
         self.workdir = workdir
         self.limits = limits
@@ -55,6 +65,12 @@ class DockerSandbox(Sandbox):
         self._parking = parking
         self._upper_folder = upper_folder
         self._mounted_files = mounted_files
+        self._volumes = volumes
+        self._image = image
+        self._store = store
+        self._origin = origin
+        self._labels = labels
+        self._copying = asyncio.Lock()
         self._online = OnlineFile(online, parking)
         self._parked = True
         self._stack = AsyncExitStack()
@@ -132,6 +148,43 @@ class DockerSandbox(Sandbox):
             return await asyncio.to_thread(disk_used_bytes, roots)
         return await self._engine.written_bytes(self.container)
 
+    async def keep_files(self, name: str, limit_bytes: int) -> Files:
+        async with self._copying:
+            if self._closing is not None:
+                raise SandboxDied(f"the container of trajectory {self.trajectory} is gone")
+            if not can_stand_on_layers(self._upper_folder, self._store.folder):
+                files = await self._commit(name, limit_bytes)
+            elif self._cgroup is not None and self._cgroup.can_freeze:
+                group = self._cgroup
+                files = await self._capture(name, limit_bytes, lambda: frozen(0, group))
+            else:
+                await self._engine.pause(self.container, True)
+                try:
+                    files = await self._capture(name, limit_bytes, lambda: nullcontext(set()))
+                finally:
+                    await self._engine.pause(self.container, False)
+        skipped = tuple(f"{volume}: a volume is not kept" for volume in self._volumes)
+        return replace(files, skipped=(*skipped, *files.skipped))
+
+    async def _capture(self, name: str, limit_bytes: int, still: Still) -> Files:
+        return await self._store.capture(
+            name,
+            self._origin,
+            {PART: Path(self._upper_folder)},
+            still,
+            image=self._image,
+            uid=None,
+            limit_bytes=limit_bytes,
+        )
+
+    async def _commit(self, name: str, limit_bytes: int) -> Files:
+        """Where the files cannot be reached from here; the engine copies all that was written."""
+        written = await self._engine.written_bytes(self.container)
+        if written > limit_bytes:
+            raise too_much(limit_bytes)
+        image_id = await self._engine.commit(self.container, self._labels)
+        return self._store.add_image(name, self._image, image_id, written)
+
     async def aclose(self) -> None:
         if self._closing is None:
             self._closing = asyncio.create_task(self._close())
@@ -142,10 +195,11 @@ class DockerSandbox(Sandbox):
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.wait([self._watch])
-        self._online.close()
-        if self._cgroup is not None:
-            self._cgroup.close()
-        await self._stack.aclose()
+        async with self._copying:  # Held still, nothing of it could be killed.
+            self._online.close()
+            if self._cgroup is not None:
+                self._cgroup.close()
+            await self._stack.aclose()
 
     async def _report_loss(self) -> None:
         said = await asyncio.shield(self.channel.lost)

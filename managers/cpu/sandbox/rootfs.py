@@ -8,8 +8,9 @@ one, the image's folder under a writable layer. Both get the same additions: /pr
 from __future__ import annotations
 
 import os
+import stat
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,9 @@ _HOST_ETC_FOLDERS = ("alternatives", "ssl/certs", "pki/tls/certs")
 _HIDDEN_PROC = ("kcore", "keys", "latency_stats", "timer_list")
 """Readable by anybody, and of the whole machine."""
 _WRITABLE = ("workspace", "home", "tmp")
-_LAYER = ("upper", "work")
+_UPPER = "upper"
+_WORK = "work."
+"""Begins the name of the folder that an overlay needs beside its writable one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +46,27 @@ class Mounts:
     sockets: Path
     shm_bytes: int
     image: Path | None = None
+    layers: tuple[Path, ...] = ()
+    """What its writable places stand on, the newest first; each with a folder for every part."""
 
 
-def make_folders(folder: Path, uid: int, gid: int, image: bool) -> None:
-    """Make what `Mounts.folder` must hold; writable parts belong to the sandbox's user."""
-    for name in (*_WRITABLE, *(_LAYER if image else ())):
+def make_folders(
+    folder: Path, uid: int, gid: int, image: bool, layers: Sequence[Path] = ()
+) -> None:
+    """Make what `Mounts.folder` must hold; writable parts belong to the sandbox's user, or to
+    whoever they belonged to in the newest of the layers that they stand on."""
+    parts = parts_of(image)
+    for name in (*parts, *(_WORK + part for part in parts)):
         path = folder / name
         path.mkdir()
         path.chmod(0o1777 if name == "tmp" else 0o755)
         if os.geteuid() == 0 and name in _WRITABLE:
             os.chown(path, uid, gid)
+    for name in parts if layers else ():
+        status = (layers[0] / name).stat()
+        (folder / name).chmod(stat.S_IMODE(status.st_mode))
+        if os.geteuid() == 0:
+            os.chown(folder / name, status.st_uid, status.st_gid)
     (folder / "passwd").write_text(
         f"root:x:0:0:root:/root:/bin/sh\n{USER}:x:{uid}:{gid}::{HOME}:/bin/sh\n"
         "nobody:x:65534:65534::/:/usr/sbin/nologin\n"
@@ -61,9 +75,14 @@ def make_folders(folder: Path, uid: int, gid: int, image: bool) -> None:
     (folder / "online").write_text("\n")
 
 
+def parts_of(image: bool) -> tuple[str, ...]:
+    """The names of the folders with all that a sandbox may write."""
+    return (*_WRITABLE, _UPPER) if image else _WRITABLE
+
+
 def writable_folders(folder: Path) -> list[Path]:
     """Whose files count as the sandbox's disk."""
-    return [folder / name for name in (*_WRITABLE, "upper") if (folder / name).is_dir()]
+    return [folder / name for name in parts_of(image=True) if (folder / name).is_dir()]
 
 
 def make_etc(etc: Path) -> None:
@@ -98,7 +117,7 @@ def mount_arguments(mounts: Mounts, etc: Path) -> list[str]:
         if Path("/proc", name).exists():
             arguments += ["--ro-bind", "/dev/null", f"/proc/{name}"]
     for name, inside in (("tmp", "/tmp"), ("home", HOME), ("workspace", WORKSPACE)):
-        arguments += ["--bind", str(mounts.folder / name), inside]
+        arguments += _writable(mounts, name, inside)
     arguments += ["--ro-bind", str(mounts.interpreter), MOUNT_POINT]
     arguments += ["--ro-bind", str(mounts.sockets), f"{MOUNT_POINT}/{RUN_FOLDER}"]
     arguments += ["--ro-bind", str(mounts.folder / "online"), ONLINE]
@@ -118,8 +137,20 @@ def search_path(image: bool) -> str:
 
 
 def _image(mounts: Mounts) -> list[str]:
-    layer = [str(mounts.folder / name) for name in _LAYER]
-    return ["--overlay-src", str(mounts.image), "--overlay", *layer, "/"]
+    return _overlay(mounts, _UPPER, "/", [str(mounts.image)])
+
+
+def _writable(mounts: Mounts, part: str, inside: str) -> list[str]:
+    if mounts.layers:
+        return _overlay(mounts, part, inside, [])
+    return ["--bind", str(mounts.folder / part), inside]
+
+
+def _overlay(mounts: Mounts, part: str, inside: str, lowest: list[str]) -> list[str]:
+    below = [*lowest, *(str(layer / part) for layer in reversed(mounts.layers))]
+    sources = [argument for layer in below for argument in ("--overlay-src", layer)]
+    own = (str(mounts.folder / part), str(mounts.folder / (_WORK + part)))
+    return [*sources, "--overlay", *own, inside]
 
 
 def _system(folder: Path, etc: Path) -> list[str]:

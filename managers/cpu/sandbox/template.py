@@ -44,7 +44,8 @@ def neutral(spec: SandboxSpec, *, memory_bytes: int | None, user: str) -> Sandbo
         trajectory="",
         task="",
         memory_bytes=memory_bytes,
-        disk_bytes=None,
+        # Where kept files are copied at the start, they must fit.
+        disk_bytes=spec.disk_bytes if spec.snapshot else None,
         user=user,
         workdir="",
         env=EMPTY,

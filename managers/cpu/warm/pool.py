@@ -88,7 +88,8 @@ class WarmPool:
         template = await self._launchers.template(spec)
         shelf = self._shelf(template)
         now = asyncio.get_running_loop().time()
-        shelf.demand.arrived(now, self._limits.starts)
+        if not spec.snapshot:  # No two trajectories need stand on the same kept files.
+            shelf.demand.arrived(now, self._limits.starts)
         self._make_room()
         shelf.refuse_failing(now)
         counts = self._counts_of(shelf)

@@ -109,6 +109,8 @@ class Node:
         *,
         env: dict[str, str] | None = None,
         disk_bytes: int | None = None,
+        snapshot: str = "",
+        concurrency: int = 1,
     ) -> str:
         """A new sandbox; the trajectory's id."""
         trajectory = unique("t")
@@ -118,6 +120,8 @@ class Node:
             memory_bytes=256 << 20,
             disk_bytes=disk_bytes,
             env=env or {},
+            snapshot=snapshot,
+            concurrency=concurrency,
         )
         filled = await self.host.check_open(spec)
         if self._standing is None:

@@ -9,6 +9,7 @@ from typing import Any, cast
 from tangram.managers.base import Outcome, SandboxSpec
 from tangram.managers.cpu.sandbox.base import Check, Launcher, MemoryEvents, Sandbox
 from tangram.managers.cpu.sandbox.channel import Channel
+from tangram.managers.cpu.sandbox.layers import Files
 from tangram.managers.cpu.sandbox.messages import AgentResult
 from tangram.managers.cpu.sandbox.template import Template, neutral
 from tangram.managers.errors import SandboxClosed, SandboxDied
@@ -22,6 +23,7 @@ class ScriptedChannel:
     def __init__(self) -> None:
         self.runs: dict[str, asyncio.Future[AgentResult]] = {}
         self.obeys_kills = True
+        self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def exec(self, action: str, token: int, spec: object, **settings: Any) -> AgentResult:
         self.runs[action] = asyncio.get_running_loop().create_future()
@@ -47,7 +49,7 @@ class ScriptedChannel:
 
 
 class ScriptedSandbox(Sandbox):
-    launcher = "scripted"
+    launcher = "bubblewrap"
     workdir = "/workspace"
 
     def __init__(self, spec: SandboxSpec, on_lost: Callable[[str], None]) -> None:
@@ -69,6 +71,7 @@ class ScriptedSandbox(Sandbox):
         self.confine_gate = asyncio.Event()
         self.confine_gate.set()
         self.closed = 0
+        self.kept_limits: list[int] = []
         self._on_lost = on_lost
 
     async def assign(self, spec: SandboxSpec, on_lost: Callable[[str], None]) -> None:
@@ -77,6 +80,10 @@ class ScriptedSandbox(Sandbox):
         self.assigned.append(spec)
         self.trajectory = spec.trajectory
         self._on_lost = on_lost
+
+    async def keep_files(self, name: str, limit_bytes: int) -> Files:
+        self.kept_limits.append(limit_bytes)
+        return Files("", size_bytes=7)
 
     async def confine(self, cores: tuple[int, ...] | None) -> None:
         await self.confine_gate.wait()
@@ -101,6 +108,8 @@ class ScriptedSandbox(Sandbox):
         self.scripted.end(SandboxClosed("closed"))
 
     def die(self, message: str) -> None:
+        if not self.scripted.lost.done():
+            self.scripted.lost.set_result(message)
         self.scripted.end(SandboxDied(message))
         self._on_lost(message)
 
@@ -121,6 +130,10 @@ class ScriptedLauncher(Launcher):
         self.starting_max = 0
         self.reaped = 0
         self.closed = 0
+        self.kept = 0
+
+    def kept_bytes(self) -> int:
+        return self.kept
 
     async def checks(self) -> list[Check]:
         self.checks_made += 1
