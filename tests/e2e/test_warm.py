@@ -17,8 +17,8 @@ from tests.e2e.servers import ServerProcess
 from tests.waiting import until
 
 SOON_S = 30.0
-NEAR_ZERO = 0.5
-"""Of what a start takes, for a hand-over on a busy machine: it is a fiftieth on an idle one."""
+NEAR_ZERO = 0.3
+"""Of what a start takes, for the quickest of three hand-overs: a busy machine slows any of them."""
 
 
 async def _status(client: AsyncClient, image: str | None) -> WarmStatus | None:
@@ -43,15 +43,17 @@ async def test_the_first_action_of_a_trajectory_pays_no_start_when_a_sandbox_sta
     async with AsyncClient(server.address) as client:
         async with client.trajectory(image) as first:
             started = (await first.exec("echo started > file; cat file")).timing.prepare
+        prepared = []
         for n in range(1, 4):
             before = await _until_ready(client, image)
             async with client.trajectory(image, env={"N": str(n)}, workdir="/tmp") as trajectory:
                 result = await trajectory.exec('pwd; echo "$N"; ls /workspace')
                 assert result.stdout == f"/tmp\n{n}\n"
-                assert result.timing.prepare < NEAR_ZERO * started
+                prepared.append(result.timing.prepare)
             after = await _status(client, image)
             assert after is not None
             assert (before.hits, after.hits, after.misses) == (n - 1, n, 1)
+        assert min(prepared) < NEAR_ZERO * started
 
 
 async def test_warm_sandboxes_can_be_switched_off(serve: Serve) -> None:

@@ -74,7 +74,10 @@ async def shared_node(request: pytest.FixtureRequest) -> AsyncIterator[Node]:
             await node.warm_up()
         yield node
         hits = sum(status.hits for status in manager.warm())
-        assert hits == (node.opens if kind != request.param else 0)
+        if kind == request.param:
+            assert hits == 0
+        else:  # Files that are put back may take one that stands ready too.
+            assert hits >= node.opens > 0
     finally:
         await manager.aclose()
         shutil.rmtree(folder)

@@ -148,6 +148,18 @@ async def test_trajectories_are_served_in_their_order_and_before_what_is_ahead_o
     await bench.pool.aclose()
 
 
+async def test_what_starts_from_kept_files_is_never_started_ahead_of_need(bench: Bench) -> None:
+    for n in range(3):
+        assert (await bench.open(f"t{n}", snapshot="s")).template.snapshot == "s"
+    bench.pool._resize()
+    assert (bench.status.wanted, bench.status.misses, bench.ready) == (0, 3, 0)
+    bench.launcher.start_error = PermanentError("the files are gone")
+    for n in range(3):
+        with pytest.raises(PermanentError, match="gone"):
+            await bench.open(f"f{n}", snapshot="s")
+    assert (bench.status.failed, bench.status.problem) == (0, "")
+
+
 async def test_half_of_the_starts_are_left_to_trajectories(bench: Bench) -> None:
     await asyncio.gather(*bench.opening(8))
     await until(lambda: bench.ready == 8)

@@ -50,6 +50,7 @@ def neutral(spec: SandboxSpec, *, memory_bytes: int | None, user: str) -> Sandbo
         workdir="",
         env=EMPTY,
         shell=(),
+        concurrency=1,
         labels=EMPTY,
     )
 

@@ -233,7 +233,9 @@ class WarmPool:
         except Exception as problem:
             if started.sandbox is not None:
                 self._end(started)
-            if not isinstance(problem, UnknownImage | Unsupported):
+            # What is not there, or was kept and is no more, is no fault of the image's starts.
+            absent = isinstance(problem, UnknownImage | Unsupported) or shelf.template.spec.snapshot
+            if not absent:
                 self._note_failure(shelf, str(problem) or repr(problem))
             if not isinstance(problem, ManagerError):
                 log.exception("starting a sandbox failed")

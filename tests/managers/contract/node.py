@@ -130,7 +130,7 @@ class Node:
             async with self._standing:
                 await until(lambda: any(status.ready for status in self.host.warm()))
                 info = await self.host.open(filled, next(_NUMBERS), on_lost)
-                self.opens += 1
+                self.opens += not snapshot
         self.limits = info.limits
         self.opened.append(trajectory)
         return trajectory
