@@ -55,6 +55,11 @@ class ExecSpec:
     """Kept of stdout and of stderr each: half from the head, half from the tail."""
     substitute_cores: bool = False
     """Replace the literal `{cores}` by the granted number: set for a range or a set of cores."""
+    session: str = ""
+    """Run by the shell of this name, which lives on with folder, variables and jobs. Its output is
+    one stream, stdout; it has no stdin. `cwd`, `env` and `user` are those with which it starts."""
+    merged: bool = False
+    """Stderr goes into stdout, in the order of writing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +189,8 @@ class SandboxSpec:
     concurrency: int = 1
     """Actions that may run in it at a time."""
     labels: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    pull: str = ""
+    """missing, always or never: when a registry is asked for the image; "" is the node's default."""
     snapshot: str = ""
     """The id of kept files (`SandboxHost.keep_files`) to start from; empty: those of the image."""
 
@@ -207,6 +214,46 @@ class SandboxInfo:
     workdir: str
     limits: Mapping[str, str]
     """memory, disk, pids, shm, cores -> "hard", "soft" or "none"."""
+    image_digest: str = ""
+    """What its task means by its image: of the manifest, or the id of one from no registry."""
+    image_wait_s: float = 0.0
+    """How long its start waited for the image, from its beginning on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """What a sandbox that starts waits for, where that takes long."""
+
+    reason: str
+    """image-pull."""
+    fraction: float | None
+    """Done, 0 to 1; None while nobody knows."""
+    sentence: str
+    """A phrase after "its image": `python:3.12 is being pulled, 40% done`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """An image of a node, or one that is to come."""
+
+    name: str
+    digest: str
+    """Of the manifest, or the id of one from no registry; "" until it is known."""
+    state: str
+    """present, queued, pulling, backing-off or failed."""
+    size_bytes: int | None = None
+    """With the layers that it shares with others; None until it is there."""
+    in_use: int = 0
+    """Sandboxes that have it."""
+    pinned: bool = False
+    """It is not evicted."""
+    pulled: bool = False
+    """Tangram pulled it, and so may evict it."""
+    last_used_unix_s: float | None = None
+    fraction: float | None = None
+    """Of the pull, 0 to 1."""
+    message: str = ""
+    """Why the pull pauses or failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +372,37 @@ class SandboxHost(Protocol):
         fails. Raises PermanentError (it names the action that runs), TemporaryError."""
         ...
 
+    async def session_input(
+        self,
+        trajectory: str,
+        session: str,
+        data: bytes = b"",
+        *,
+        interrupt: bool = False,
+        close: bool = False,
+    ) -> None:
+        """Type to what runs in a session, press Ctrl-C, or end its shell with all that was started
+        in it; ending none is no error. Raises PermanentError where nothing runs, or where more was
+        typed than is read."""
+        ...
+
+    async def run_process(
+        self, trajectory: str, process: str, spec: ExecSpec, output: OutputSink
+    ) -> RunResult:
+        """Run a command in the background until it ends: it holds no lease, and sits where its
+        sandbox is parked while no action runs. Raises as `Manager.run` does, SandboxClosed when its
+        sandbox is closed. When cancelled it is killed."""
+        ...
+
+    async def end_process(self, trajectory: str, process: str, *, force: bool) -> None:
+        """Ask a background command to end (SIGTERM), or kill it with all that descends from it: its
+        `run_process` returns soon then. No effect if it is not running."""
+        ...
+
+    async def wait_port(self, trajectory: str, port: int, timeout_s: float) -> bool:
+        """Whether a program in the sandbox listens on a port of its loopback, or does in time."""
+        ...
+
     def sandboxes(self) -> Mapping[str, int]:
         """How many there are by state: starting, idle, running."""
         ...
@@ -341,6 +419,24 @@ class SandboxHost(Protocol):
 
     def describe(self) -> NodeDescription:
         """For `status`: the default launcher and its limits."""
+        ...
+
+    def preparing(self, trajectory: str) -> Preparation | None:
+        """What its sandbox waits for while `open` runs; None if that is nothing of note."""
+        ...
+
+
+@runtime_checkable
+class ImageHost(Protocol):
+    """The ability to bring images to a node: CPU managers have it."""
+
+    async def images(self) -> list[ImageInfo]:
+        """What is there and what is coming, by name. Raises Unsupported if no engine answers."""
+        ...
+
+    async def prefetch(self, task: str, names: Sequence[str]) -> list[ImageInfo]:
+        """Begin to bring these, and keep each until a sandbox uses it; how they stand now. What
+        fails is told by `images`. Raises Unsupported if no engine answers."""
         ...
 
 

@@ -28,6 +28,9 @@ WARM_MAX = 10_000
 STARTS_MAX = 256
 """Sandboxes that start at once; no machine is faster with more."""
 
+MIRRORS_MAX = 8
+"""Of one registry: each that does not answer delays a pull."""
+
 WINDOWS_MAX = 8
 """Windows of one quota: per second, minute, hour and day, for calls and tokens."""
 
@@ -44,6 +47,13 @@ Size = Annotated[int, BeforeValidator(_size)]
 
 Period = Annotated[float, BeforeValidator(parse_period), Field(gt=0, le=PERIOD_S_MAX)]
 """Seconds, written as a number or as text such as `1m`."""
+
+MirrorName = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*(:\d{1,5})?(/[a-z0-9._/-]+)?$")
+]
+
+RegistryHost = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*(:\d{1,5})?$")]
+"""`HOST` or `HOST:PORT` as it stands in image references; `docker.io` for Docker Hub."""
 
 Units = Annotated[int, Field(strict=True, gt=0, le=RATE_MAX)]
 
@@ -151,6 +161,56 @@ class QuotaConfig(_Settings):
         return own + tuple((window.rate, window.period) for window in self.windows)
 
 
+class RegistryConfig(_Settings):
+    """One image registry: who asks it, and where its images are looked for first."""
+
+    username: str = Field(default="", max_length=256)
+    """With `password_file`. Default: none; Docker's own configuration (docker login) is asked."""
+
+    password_file: Path | None = None
+    """A file that holds the password or token, read at each use. Default: none."""
+
+    auth_env: str = Field(default="", pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")
+    """Instead of both: the server's environment variable that holds the base64 of USER:PASSWORD.
+    Default: none."""
+
+    mirrors: tuple[MirrorName, ...] = Field(default=(), max_length=MIRRORS_MAX)
+    """Hosts, each `HOST[:PORT]` or `HOST[:PORT]/FOLDER`, asked in this order before the registry
+    itself. Default: none."""
+
+    @model_validator(mode="after")
+    def _one_account(self) -> RegistryConfig:
+        if bool(self.username) != (self.password_file is not None):
+            raise ValueError("username and password_file belong together: give both, or auth_env")
+        if self.username and self.auth_env:
+            raise ValueError("give username and password_file, or auth_env, not both")
+        return self
+
+
+class PullConfig(_Settings):
+    """How images come to a node, and how they go."""
+
+    policy: Literal["missing", "always", "never"] = "missing"
+    """For trajectories that do not say: `missing` pulls what is not on the node, `always` asks the
+    registry what a tag means once per task, `never` takes what is there. Default missing."""
+
+    concurrency: int = Field(default=3, ge=1, le=64)
+    """Images that are pulled at once. Default 3: each is loaded in layers, which fill the line."""
+
+    disk_high: Annotated[float, Field(gt=0, le=1)] = 0.85
+    """Share of the disk with the engine's images above which images are evicted: those that this
+    server pulled, least recently used first. Default 0.85, where file systems begin to be slow."""
+
+    disk_low: Annotated[float, Field(gt=0, le=1)] = 0.75
+    """The share at which evicting ends. Default 0.75."""
+
+    @model_validator(mode="after")
+    def _low_is_lower(self) -> PullConfig:
+        if self.disk_low > self.disk_high:
+            raise ValueError("disk_low must not be above disk_high")
+        return self
+
+
 class NodeConfig(_Settings):
     """One node's cores, memory and sandboxes."""
 
@@ -189,6 +249,12 @@ class NodeConfig(_Settings):
     images: dict[str, str] = Field(default_factory=dict)
     """Names of images, each mapped to a folder that holds a root file system, or to an image
     reference. Default: none; names are then references."""
+
+    registries: dict[RegistryHost, RegistryConfig] = Field(default_factory=dict)
+    """Registries by host. Default: none; what Docker is logged in to is used."""
+
+    pulls: PullConfig = PullConfig()
+    """How images come to the node, and how they go."""
 
     orphan_after: float = Field(default=60.0, gt=0, le=LIFETIME_S_MAX)
     """Seconds that a sandbox lives on while no server is attached to it. Default 60: a server that

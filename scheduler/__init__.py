@@ -1,8 +1,9 @@
 """The scheduler: pure decisions about who gets which units, when, and why not yet.
 
 `Scheduler.handle(event, now)` is the one way in and the returned decisions the one way out. Nothing
-in this folder does IO, reads a clock, logs or draws random numbers; it imports the standard library
-only. Hosts are the dispatcher (live) and, later, the simulator (virtual time).
+here does IO, reads a clock or logs, and nothing is random but what is drawn from a seeded generator
+(workloads, faults); it imports the standard library, and numpy where one table pays for it (`grids`).
+Hosts are the dispatcher (live) and `simulator` (virtual time).
 """
 
 from .core import Explanation, Scheduler

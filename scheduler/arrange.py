@@ -7,8 +7,9 @@ all are used, which may be unreachable), feasibility is "the state can be reache
 recursion, and chunks of GPUs are split as the allocator does it (`operators.ChunkCounts`).
 
 With n candidates, m states of the operator and S choices each it costs O(n m S), by numpy (`grids`,
-which is imported when it is needed: a client that simulates does without). Where the units are all alike and no unit saves more than the
-one before it, giving unit by unit where it saves most is exact as well, in O((n + m) log m).
+which is imported when it is needed: a client that simulates does without). Where the units are all
+alike and no unit saves more than the one before it, giving unit by unit where it saves most is exact
+as well, in O((n + m) log m).
 """
 
 from __future__ import annotations
@@ -63,13 +64,14 @@ class _GainTable:
 
     def __init__(self, candidates: Sequence[Choices], units: int) -> None:
         self._candidates = candidates
+        self._minima = [choices.minimum for choices in candidates]
         self._above = [0] * len(candidates)
         """Units above the minimum, in the shortest prefix so far."""
         self._wanted: list[tuple[float, int]] = []
         """What the next unit would save whom, negated: of equal gains the older candidate's first."""
         for index in range(len(candidates)):
             self._want(index)
-        self._spare = units - sum(choices.minimum for choices in candidates)
+        self._spare = units - sum(self._minima)
         self._total_s = sum(choices.durations_s[0] for choices in candidates)
         self._hand_out(len(candidates))
         self._most = self._above[:]
@@ -89,7 +91,7 @@ class _GainTable:
         for handed in self._handed[: self._shorten(count)]:
             for index in handed:
                 above[index] += 1
-        return [self._candidates[index].minimum + above[index] for index in range(count)]
+        return [least + more for least, more in zip(self._minima[:count], above, strict=False)]
 
     def _shorten(self, count: int) -> int:
         """See to it that this prefix is known; how many candidates it leaves out."""

@@ -70,6 +70,11 @@ class Choices:
     def elastic(self) -> bool:
         return len(self.units) > 1
 
+    @property
+    def work_s(self) -> float:
+        """Unit-seconds of the whole at the least amount."""
+        return self.units[0] * self.durations_s[0]
+
     def at_most(self, units: int) -> int | None:
         """Index of the largest amount that is not above `units`; None if even the least is."""
         index = bisect_right(self.units, units) - 1
@@ -77,7 +82,7 @@ class Choices:
 
     def duration_s(self, units: int) -> float:
         """At an amount that need not be among the choices: as with the next smaller one."""
-        return self.durations_s[self.at_most(units) or 0]
+        return self.durations_s[max(0, bisect_right(self.units, units) - 1)]
 
     def gain_s(self, index: int) -> float:
         """Seconds saved by the next choice over this one; 0 beyond the last, and for rounding."""

@@ -1,9 +1,9 @@
 """The scheduler: events in, decisions out, in one numbered cycle.
 
 `Scheduler` checks each event's token or epoch and hands it to the part that it concerns: `pool`
-counts units, `placement` chooses nodes, `lifecycle` moves actions and trajectories on, `waiting` keeps
-the queues, `matching` serves them, `ledger` books, `explain` finds the words. No IO, no clock, no randomness; every collection is
-ordered, so that the same events give the same decisions.
+counts units, `placement` chooses nodes, `lifecycle` moves actions and trajectories on, `waiting`
+keeps the queues, `matching` serves them, `ledger` books, `explain` finds the words. No IO, no clock,
+no randomness; every collection is ordered, so that the same events give the same decisions.
 """
 
 from __future__ import annotations
@@ -56,8 +56,9 @@ class Scheduler:
     action gets (`policy.parse_policy`), `order` who is served first (`order.parse_order`), with
     `weights` of tasks and tenants; `limits` how many units a task holds at most at once
     (`limits.Limits`); `last_token` the largest token that a scheduler before this one gave out, so
-    that what still comes under an old token is told from what is new. Raises ValueError for one that is unknown or malformed. `now` is the host's
-    monotonic clock in seconds and must not go back between calls.
+    that what still comes under an old token is told from what is new. Raises ValueError for one
+    that is unknown or malformed. `now` is the host's monotonic clock in seconds and must not go
+    back between calls.
     """
 
     def __init__(
@@ -116,9 +117,10 @@ class Scheduler:
         # 5. One pass over each touched queue, never over all.
         granted = self._matching.run(now)
         granted += self._change_amounts(now)
-        for decision in granted:
-            if len(life.deadlines) and isinstance(decision, Grant):
-                life.deadlines.drop(life.actions[decision.action].key[1:])
+        if len(life.deadlines):
+            for decision in granted:
+                if isinstance(decision, Grant):
+                    life.deadlines.drop(life.actions[decision.action].key[1:])
         # 6. Hand over what was decided, in order.
         decisions, life.out = life.out + granted, []
         return decisions
@@ -238,7 +240,7 @@ class Scheduler:
             case ev.Started():
                 if entry.state is State.PREPARING:
                     entry.state = State.RUNNING
-                    if (key := entry.key_resource()) and key in entry.amounts:
+                    if (key := entry.key_resource) and key in entry.amounts:
                         entry.stretches = Stretches(entry.amounts[key], now)
             case ev.ActionEnded(_, _, failed, run_s):
                 self._learn(entry, run_s, now)
@@ -251,7 +253,7 @@ class Scheduler:
 
     def _learn(self, entry: Entry, run_s: float | None, now: float) -> None:
         """What it ran teaches about others like it, unless its key resource is not booked here."""
-        key, stretches = entry.key_resource(), entry.stretches
+        key, stretches = entry.key_resource, entry.stretches
         if run_s is None:
             return
         if stretches is not None and not stretches.constant:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from .model import EndReason, ResourceId, State
 
@@ -19,10 +20,10 @@ class Place:
     token: int
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(NamedTuple):
     """These units, on this node, for this action: all or nothing. The node's manager chooses which
-    cores; answered by Started, then ActionEnded, then LeaseReleased."""
+    cores; answered by Started, then ActionEnded, then LeaseReleased. One pass makes thousands, and
+    a tuple is made in half the time of a frozen dataclass."""
 
     action: str
     node: str

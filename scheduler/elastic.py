@@ -89,7 +89,7 @@ class Elastic:
         change."""
         waiting: Sequence[Entry] = situation.waiting if situation.fitting else ()
         if situation.due is not None and isinstance(situation.operator, LinearUnits):
-            return self._start(situation, [situation.due], situation.free)
+            return self._start_or_free(situation, situation.due)
         if situation.due is not None:
             return self._place(situation, [situation.due], situation.free)
         kept = self._kept(situation)
@@ -98,6 +98,24 @@ class Elastic:
         if situation.running.malleable or (waiting and waiting[0].action.malleable):
             return self._start_and_move(situation, waiting[:SHARED_MAX], kept)
         return self._start(situation, waiting, situation.free - kept)
+
+    def _start_or_free(self, situation: Situation, due: Entry) -> Plan:
+        """It starts, or those that may change give back as much as it wants, and get no more."""
+        plan, running = self._start(situation, [due], situation.free), situation.running
+        if plan.starts or not running.malleable:
+            return plan
+        assert due.choices is not None
+        price = self._base_price(situation, max(1, situation.view.total))
+        wanted = due.choices.units[cheapest(due.choices, price)]
+        moves = move(
+            situation,
+            (),
+            free=0,
+            budget=situation.free + running.held() - running.keeping() - wanted,
+            expected=0.0,
+            pressed=True,
+        )
+        return Plan((), min(plan.again_s, moves.again_s), moves.resizes)
 
     def _place(self, situation: Situation, waiting: Sequence[Entry], free: int) -> Plan:
         """The same where units are not all alike."""
@@ -113,20 +131,22 @@ class Elastic:
         review_s = situation.now + REVIEW_S if free < situation.free else math.inf
         if free <= 0 or not waiting:
             return Plan((), review_s if waiting else math.inf)
-        base, wanted = self._base_price(situation, total), 0
+        now, base, wanted = situation.now, self._base_price(situation, total), 0
         starts: list[tuple[Entry, int]] = []
-        started: list[tuple[float, int]] = []
-        for index, entry in enumerate(waiting):
-            assert entry.choices is not None
-            price = base + self.behind * (len(waiting) - 1 - index) / total
-            wanted = cheapest(entry.choices, price, wanted)
-            if entry.choices.units[wanted] > free:
-                at_s, wanted = self._when(entry.choices, wanted, free, price, situation, started)
-                if at_s > situation.now or entry.choices.units[wanted] > free:
+        ends: list[tuple[float, int]] = []
+        for behind, entry in zip(range(len(waiting) - 1, -1, -1), waiting, strict=True):
+            choices = entry.choices
+            assert choices is not None
+            price = base + self.behind * behind / total
+            wanted = cheapest(choices, price, wanted)
+            units = choices.units[wanted]
+            if units > free:
+                at_s, wanted = self._when(choices, wanted, free, price, situation, ends)
+                units = choices.units[wanted]
+                if at_s > now or units > free:
                     return Plan(starts, min(at_s, review_s))
-            units = entry.choices.units[wanted]
             starts.append((entry, units))
-            started.append((situation.now + entry.choices.durations_s[wanted], units))
+            ends.append((now + choices.durations_s[wanted], units))
             free -= units
         return Plan(starts)
 
@@ -138,19 +158,34 @@ class Elastic:
         keeping = [entry for entry in waiting if not entry.action.malleable]
         plan = self._start(situation, keeping, free)
         started = sum(units for _, units in plan.starts)
+        yielded = self._yielded(situation, keeping[len(plan.starts) :])
         load, busy = situation.load, self._busy(situation)
-        others = load.rigid + situation.running.keeping() + started + kept
+        others = load.rigid + situation.running.keeping() + started + yielded + kept
         moves = move(
             situation,
             [entry for entry in waiting if entry.action.malleable],
             free=free - started,
             budget=situation.view.total - others,
             expected=self.to_come * busy / (1 - busy),
-            pressed=load.rigid > situation.view.taken - situation.running.held(),
+            pressed=yielded > 0 or load.rigid > situation.view.taken - situation.running.held(),
         )
         review_s = situation.now + REVIEW_S if waiting or kept else math.inf
         again_s = min(plan.again_s, moves.again_s, review_s)
         return Plan([*plan.starts, *moves.starts], again_s, moves.resizes)
+
+    def _yielded(self, situation: Situation, waiting: Sequence[Entry]) -> int:
+        """Units that running actions give up for the first of these, which keep what they get: as
+        many as it wants, if it has less work than what is left to each of them. Else one of those
+        ends sooner, and is waited for. For one at a time: what they give is there in a moment."""
+        running = situation.running
+        if not waiting or not running.malleable:
+            return 0
+        first, total = waiting[0], max(1, situation.view.total)
+        left_s = min(running.work_s(entry, situation.now) for entry in running.malleable.values())
+        if (choices := first.choices) is None or choices.work_s >= left_s:
+            return 0
+        price = self._base_price(situation, total) + self.behind * (len(waiting) - 1) / total
+        return choices.units[cheapest(choices, price)]
 
     def _busy(self, situation: Situation) -> float:
         """The load of the recent past: units wanted per unit that there is."""
@@ -214,12 +249,17 @@ def cheapest(choices: Choices, price: float, near: int = 0) -> int:
     if not choices.steady:
         costs = [run_s * (1 + price * m) for m, run_s in zip(units, durations_s, strict=True)]
         return costs.index(min(costs))
-    index, last = min(near, len(units) - 1), len(units) - 1
+    last = len(units) - 1
+    index = min(near, last)
     least = durations_s[index] * (1 + price * units[index])
-    for step in (1, -1):
-        while 0 <= (other := index + step) <= last:
-            cost = durations_s[other] * (1 + price * units[other])
-            if cost >= least:
-                break
-            index, least = other, cost
+    while index < last:
+        cost = durations_s[index + 1] * (1 + price * units[index + 1])
+        if cost >= least:
+            break
+        index, least = index + 1, cost
+    while index:
+        cost = durations_s[index - 1] * (1 + price * units[index - 1])
+        if cost >= least:
+            break
+        index, least = index - 1, cost
     return index

@@ -30,7 +30,8 @@ class Explanation:
     """What it waits for, if that is one resource."""
     spans: tuple[WaitSpan, ...]
     ahead: int
-    """Older actions in the same queue; at its trajectory's gate, those before it there."""
+    """Actions that go before it in the same queue, as far as the order alone tells; at its
+    trajectory's gate, those before it there."""
     predicted_run_s: float | None
     predicted_from: Source
     """Of the duration behind `predicted_run_s`."""
@@ -68,7 +69,7 @@ class Explainer:
             state=entry.state,
             reason=entry.reason,
             resource=entry.resource,
-            spans=tuple(entry.spans),
+            spans=entry.spans(),
             ahead=self._ahead(entry),
             predicted_run_s=_predicted_run_s(entry),
             predicted_from=entry.source,
@@ -175,12 +176,12 @@ class Explainer:
 def _others(count: int, one: str, many: str) -> str:
     if not count:
         return ""
-    return f", 1 older {one} is ahead" if count == 1 else f", {count} older {many} are ahead"
+    return f", 1 {one} goes before it" if count == 1 else f", {count} {many} go before it"
 
 
 def _predicted_run_s(entry: Entry) -> float | None:
     """With what was granted, else with the least that it takes."""
-    key = entry.key_resource()
+    key = entry.key_resource
     if key is None:
         return entry.run_s(1)
     minimum = entry.action.demand.of(key.kind).minimum

@@ -59,8 +59,7 @@ def _check_entry(entry: Entry, waiting: Waiting, life: Lifecycle) -> None:
     waits = entry.state is State.WAITING
     assert waits == (entry.token == 0), "exactly the granted hold a token; the settled are gone"
     assert waits == (entry.reason is not None), "every wait has a reason, and only waits"
-    assert [span.end is None for span in entry.spans].count(True) == waits
-    assert not waits or entry.spans[-1].end is None, "the open wait is not the last"
+    assert all(span.end is not None for span in entry.waited), "an open wait is in the past"
     assert not waits or not entry.amounts, "it waits and holds units"
     if entry.queued_at is not None:
         assert entry.queued_at in entry.needs
@@ -107,7 +106,7 @@ def _check_queues(pool: Pool, waiting: Waiting, life: Lifecycle) -> None:
         assert not any(entry.chooses(resource) for entry in queue.rigid.items)
         assert _same(queue.ages.members(), list(queue))
     reserved = [e for e in life.actions.values() if e.reserved and e.queued_at is not None]
-    assert _same(waiting.reservations.entries(), reserved)
+    assert _same(waiting.reservations.entries.values(), reserved)
     assert all(entry.key[0] == FIRST for entry in reserved)
 
 

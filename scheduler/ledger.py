@@ -6,7 +6,9 @@ step. Who may have what is decided before anybody comes here.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Mapping
+from collections.abc import Collection, Container, Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
 
 from .limits import TaskLimits
 from .load import Load
@@ -34,27 +36,33 @@ class Ledger:
 
     def enter(self, entry: Entry, now: float) -> None:
         """It joins a queue. It may be told again."""
-        if self._predicts and (key := entry.key_resource()) is not None:
+        if self._predicts and (key := entry.key_resource) is not None:
             if (load := self.loads.get(key)) is None:
                 load = self.loads[key] = Load(now)
             load.enter(entry, entry.needs[key], now)
 
     def leave(self, entry: Entry, now: float) -> None:
         """It waits no more without having got anything, or holds nothing any more."""
-        key = entry.key_resource()
+        key = entry.key_resource
         if key is not None and (load := self.loads.get(key)) is not None:
             load.leave(entry, now)
 
     def take(self, entry: Entry, amounts: Mapping[ResourceId, int], now: float) -> None:
-        """All under the entry's token, which is new. What runs from now on can be predicted."""
+        """All under the entry's token, which is new. `took` has to follow."""
         service = entry.action.service
         self._pool.take(entry.token, amounts, now, service)
         self._note(entry, amounts)
-        if self._predicts and (key := entry.key_resource()) is not None:
-            if (running := self.running.get(key)) is None:
-                running = self.running[key] = Running(key)
-            running.start(entry, now + self._prepare_s(entry) if service else now)
-        self._ranking.took(entry, now)
+        entry.since_s = now + self._prepare_s(entry) if service else now
+
+    def took(self, entries: Sequence[Entry], now: float) -> None:
+        """What these have been granted at `now`: their ends can be predicted, their order's
+        account be charged."""
+        if self._predicts:
+            for key, group in groupby(entries, attrgetter("key_resource")):
+                if key is not None:
+                    self.running.setdefault(key, Running(key)).start(group)
+        for entry in entries:
+            self._ranking.took(entry, now)
 
     def adopt(self, entry: Entry, resource: ResourceId, amount: int, now: float) -> bool:
         """A node says that it holds this since some time ago. False if there is not so much."""
@@ -72,7 +80,7 @@ class Ledger:
 
     def change(self, entry: Entry, amounts: Mapping[ResourceId, int], now: float) -> None:
         """Other amounts of what it holds, which fit."""
-        key = entry.key_resource()
+        key = entry.key_resource
         running = self.running.get(key) if key is not None else None
         if running is not None:
             running.advance(entry, now)
@@ -98,7 +106,7 @@ class Ledger:
         self._ranking.changed(entry, now)
 
     def _predict_no_more(self, entry: Entry, resources: Container[ResourceId]) -> None:
-        key = entry.key_resource()
+        key = entry.key_resource
         if key is not None and key in resources and (running := self.running.get(key)) is not None:
             running.drop(entry)
 
@@ -114,7 +122,8 @@ class Ledger:
         return sum(v.preparing_s(entry.token) for v in views if isinstance(v, Preparing))
 
     def _note(self, entry: Entry, amounts: Mapping[ResourceId, int]) -> None:
-        for resource in {**entry.amounts, **amounts}:
-            change = amounts.get(resource, 0) - entry.amounts.get(resource, 0)
-            self._limits.hold(entry.action.task, resource.kind, change)
+        if self._limits.any:
+            for resource in {**entry.amounts, **amounts}:
+                change = amounts.get(resource, 0) - entry.amounts.get(resource, 0)
+                self._limits.hold(entry.action.task, resource.kind, change)
         entry.amounts = amounts

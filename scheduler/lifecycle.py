@@ -132,7 +132,8 @@ class Lifecycle:
             entry.state = State.RUNNING
         if entry.seat is not None and entry.boxed:
             entry.seat.admitted[entry.id] = entry
-        entry.token, entry.node = token, node
+        entry.token = token
+        entry.settle_on(node)
 
     def _enter(self, action: Action, seat: Seat | None, now: float) -> Entry:
         priority = action.priority + (seat.trajectory.priority if seat else 0)
@@ -244,7 +245,7 @@ class Lifecycle:
     def _queue(self, entry: Entry, now: float) -> None:
         demand = entry.action.demand
         if entry.seat is not None and entry.seat.node and demand.per_node:
-            entry.node = entry.seat.node
+            entry.settle_on(entry.seat.node)
         needs = {ResourceId(kind, entry.node): a.minimum for kind, a in demand.per_node.items()}
         needs |= {ResourceId(kind): a.minimum for kind, a in demand.cluster.items()}
         if any(resource not in self._pool.views for resource in needs):
@@ -258,7 +259,7 @@ class Lifecycle:
 
     def _settle_amount(self, entry: Entry, now: float) -> None:
         """Of its key resource: a set to choose from, or the one amount that the policy gives."""
-        if (key := entry.key_resource()) is None:
+        if (key := entry.key_resource) is None:
             return
         prediction = self._profiler.predict(entry.action)
         entry.profile, entry.source = prediction.profile, prediction.source
@@ -280,7 +281,7 @@ class Lifecycle:
     def _unwanted(self, entry: Entry, key: ResourceId, now: float) -> int:
         """Free units that the action might have and for which nobody waits."""
         waiting = self._waiting
-        if waiting.reservations or any(True for _ in waiting.queues.get(key, ())):
+        if waiting.reservations.entries or any(True for _ in waiting.queues.get(key, ())):
             return 0
         spare = waiting.limits.spare(entry.action.task, key.kind)
         return max(0, min(self._pool.free(key, now), spare))
@@ -326,7 +327,7 @@ class Lifecycle:
         if entry.seat is not None:
             entry.seat.line.pop(entry.id, None)
         self.deadlines.drop(entry.key[1:])
-        self._waits.stop(entry, now)
+        self._waits.stop((entry,), now)
 
     def release(self, entry: Entry, now: float) -> None:
         """An ended action's units are free: others may have them, and its slot."""

@@ -82,6 +82,8 @@ class TaskLimits:
     def __init__(self, limits: Limits) -> None:
         check_limits(limits)
         self._limits = limits
+        self.any = bool(limits)
+        """Else there is nothing to count, and everybody may."""
         self.allowances: dict[tuple[str, str], Allowance] = {}
         self._touched: dict[tuple[str, str], None] = {}
         """Something came back, or the first of the line went: more may fit."""
@@ -95,7 +97,7 @@ class TaskLimits:
 
     def spare(self, task: str, kind: str) -> int:
         """Units of it that the task may hold beside those that it holds."""
-        if not self._limits:
+        if not self.any:
             return UNITS_MAX
         allowance = self.allowances.get((task, kind))
         return self.most(task, kind) - (allowance.held if allowance else 0)
@@ -133,8 +135,6 @@ class TaskLimits:
 
     def unclaim(self, entry: Entry) -> None:
         """A queued one leaves its queue: granted, ended, or to be held back."""
-        if not self._limits:
-            return
         for resource, allowance in self._allowances(entry).items():
             allowance.queued.remove(entry)
             allowance.claimed -= allowance.need(entry)
@@ -219,7 +219,7 @@ class TaskLimits:
         allowance.ages.add(entry)
 
     def _allowances(self, entry: Entry) -> dict[ResourceId, Allowance]:
-        if not self._limits:
+        if not self.any:
             return {}
         task = entry.action.task
         found = ((r, self._allowance(task, r.kind)) for r in entry.needs)
@@ -227,7 +227,7 @@ class TaskLimits:
 
     def _allowance(self, task: str, kind: str) -> Allowance | None:
         """None without a limit."""
-        if not self._limits or (most := self.most(task, kind)) == UNITS_MAX:
+        if not self.any or (most := self.most(task, kind)) == UNITS_MAX:
             return None
         allowance = self.allowances.get((task, kind))
         if allowance is None:

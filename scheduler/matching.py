@@ -4,35 +4,34 @@ A pass goes through a queue in order: an action that fits on all its resources i
 is short of this queue's resource stays and blocks those behind it; one that fits here but is short
 of another resource moves to that queue, and blocks nobody here. What is free after that, the
 policy's arranger shares among the actions whose amount it chooses. So a pass looks only at what it
-grants or moves, at one blocked head, and at the choosers. Who stands where, and what keeps anybody
-from being overtaken for ever, is `waiting`'s.
+grants or moves, at one blocked head, and at the choosers.
+
+What the next grant depends on (units, limits, reservations) is booked with each one; all else, when
+the pass is over. What keeps an action from its units is for `shortages` to say; who stands where, and
+what keeps anybody from being overtaken for ever, is `waiting`'s.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from heapq import merge
 from operator import attrgetter
-from typing import TypeAlias
 
 from .decisions import Decision, Grant
 from .ledger import Ledger
 from .model import ResourceId, State, WaitReason
-from .operators import Operator
 from .policy import Policy
 from .pool import Pool
 from .queue import Queue
 from .records import FIRST, Entry, Waits
 from .running import Running
+from .shortages import Short, Shortages
 from .situation import Situation
 from .waiting import Waiting
 
 WAKE_MIN_S = 0.001
 """A view that names a change at or before now is asked again after this, never in a busy loop."""
-
-Short: TypeAlias = tuple[ResourceId, WaitReason]
-"""The first resource that keeps an action waiting, and why."""
 
 
 class Matching:
@@ -48,6 +47,9 @@ class Matching:
         self._waiting = waiting
         self._ledger = ledger
         self._policy = policy
+        self._shortages = Shortages(pool, waiting)
+        self._granted: list[Entry] = []
+        """In this pass, and not yet told to those that no grant of the pass depends on."""
 
     def run(self, now: float) -> list[Decision]:
         """One pass over each queue that was touched since, or whose time has come."""
@@ -81,8 +83,9 @@ class Matching:
             fitting = 0 if why is not None or blocked else len(queue.elastic.items)
         if fitting or (not blocked and self._may_move(queue)):
             again_s = self._arrange(queue, fitting, now, decisions)
+        self._tell_of_granted(now)
         self._waiting.tell(queue, queue.rigid, why or WaitReason.BEHIND, now)
-        self._waiting.tell(queue, queue.elastic, self._why_choosing(queue, now), now)
+        self._waiting.tell(queue, queue.elastic, self._shortages.why_choosing(queue, now), now)
         self._set_alarm(queue, again_s, now)
 
     def _may_move(self, queue: Queue) -> bool:
@@ -105,20 +108,21 @@ class Matching:
         waits; None if none is left."""
         line = queue.rigid
         kept: list[Entry] = []
+        gone: list[Entry] = []
         why: WaitReason | None = None
-        seen = 0
         for entry in line.items:
-            short = self._short(entry, queue, now)
+            short = self._shortages.of(entry, queue.resource, now)
             if short is not None and short[0] == queue.resource:
                 why = why or short[1]
                 if not self._policy.overtakes or not self._pool.free(queue.resource, now):
                     break
                 kept.append(entry)
             else:
-                self._waiting.leave(entry, queue, line)
+                gone.append(entry)
+                self._waiting.leave(entry, line)
                 self._send_on(entry, queue, short, now, decisions)
-            seen += 1
-        line.items[:seen] = kept
+        line.items[: len(gone) + len(kept)] = kept
+        queue.ages.remove(*gone)
         return why
 
     def _serve_prefix(
@@ -126,78 +130,100 @@ class Matching:
     ) -> tuple[WaitReason | None, int]:
         """Alike, in one order with those that choose, which count with their least amounts. Why
         the first left of the settled waits, and how many of those that choose fit."""
-        resource, moved = queue.resource, []
-        budget = self._spare(queue, 0, None, now)
+        resource = queue.resource
+        served: list[Entry] = []
+        moved: list[tuple[Entry, Short]] = []
+        budget = self._shortages.spare(queue, 0, None, now)
         why: WaitReason | None = None
-        served = fitting = 0
+        fitting = 0
         for entry in merge(queue.rigid.items, queue.elastic.items, key=attrgetter("key")):
-            short = self._short(entry, queue, now)
+            short = self._shortages.of(entry, resource, now)
             # What is kept for a reserved one is not in the budget.
             needs = [] if entry.reserved else [entry.needs[resource]]
             # Only what is kept for those before it counts for who is FIRST: `short` says it all.
             goes_first = entry.key[0] == FIRST and not fitting
-            fits = goes_first or budget.longest_prefix(needs) == len(needs)
-            if (short is not None and short[0] == resource) or (short is None and not fits):
+            fits = budget.longest_prefix(needs) == len(needs)
+            stays = not (fits or goes_first) if short is None else short[0] == resource
+            if stays:
                 need = entry.needs[resource]
                 why = short[1] if short else self._pool.views[resource].why_short(need, now)
                 break
             if not entry.chooses(resource):
-                served += 1
-                self._waiting.leave(entry, queue, queue.rigid)
+                served.append(entry)
+                self._waiting.leave(entry, queue.rigid)
                 self._send_on(entry, queue, short, now, decisions)
                 if goes_first:
-                    budget = self._spare(queue, 0, None, now)
+                    budget = self._shortages.spare(queue, 0, None, now)
                 elif short is None:
                     budget = budget.less(needs)
             elif short is not None:
                 moved.append((entry, short))
             else:
                 fitting += 1
-                if budget.longest_prefix(needs) == len(needs):
+                if fits:
                     budget = budget.less(needs)
-        del queue.rigid.items[:served]
+        queue.let_go(queue.rigid, served)
         for entry, short in moved:
-            self._waiting.leave_line(entry, queue, queue.elastic)
+            self._waiting.leave(entry, queue.elastic)
             self._send_on(entry, queue, short, now, decisions)
+        queue.let_go(queue.elastic, [entry for entry, _ in moved])
         return why, fitting
 
     def _arrange(self, queue: Queue, fitting: int, now: float, decisions: list[Decision]) -> float:
         """Let the policy share what is free among those that choose. When to ask it again."""
         assert self._policy.arranger is not None
+        self._tell_of_granted(now)
         resource = queue.resource
         due = None if self._policy.arranger.merged else queue.due()
         running = self._ledger.running.get(resource) or Running(resource)
         view = self._pool.views[resource]
-        spare = self._spare(queue, fitting, due, now)
+        spare = self._shortages.spare(queue, fitting, due, now)
         waiting, load = queue.elastic.items, self._ledger.loads[resource]
         plan = self._policy.arranger.arrange(
             Situation(now, resource, view, spare, waiting, fitting, due, running, load)
         )
-        for entry, units in plan.starts:
-            if entry.queued_at == resource:  # else one before it took what its task may hold
-                self._start(entry, queue, units, now, decisions)
+        self._start(queue, plan.starts, now, decisions)
         self.resizes.extend((entry, {resource: units}) for entry, units in plan.resizes)
         return plan.again_s
 
     def _start(
-        self, entry: Entry, queue: Queue, units: int, now: float, decisions: list[Decision]
+        self,
+        queue: Queue,
+        starts: Sequence[tuple[Entry, int]],
+        now: float,
+        decisions: list[Decision],
     ) -> None:
-        """With so many units, or as many of them as its task may still hold."""
-        resource, task = queue.resource, entry.action.task
-        short = self._short_elsewhere(entry, resource, now)
-        self._waiting.leave_line(entry, queue, queue.elastic)
-        if short is not None:
-            self._waiting.send_on(entry, short[0], now, decisions)
-            # What it leaves may serve somebody else.
-            self._waiting.touch(resource)
-            return
-        allowed = self._waiting.limits.spare(task, resource.kind)
-        if units > allowed:
-            assert entry.choices is not None
-            units = entry.choices.units[entry.choices.at_most(allowed) or 0]
-            self._waiting.touch(resource)
-        self._grant(entry, queue, {**entry.needs, resource: units}, now, decisions)
-        self._waiting.hold_back_excess(task, resource.kind, now)
+        """With so many units each, or as many of them as its task may still hold."""
+        resource, waiting, limited = queue.resource, self._waiting, self._waiting.limits.any
+        gone: list[Entry] = []
+        for entry, units in starts:
+            if entry.queued_at != resource:
+                continue  # one before it took what its task may hold
+            alone = len(entry.needs) == 1
+            short = None if alone else self._shortages.elsewhere(entry, resource, now)
+            waiting.leave(entry, queue.elastic)
+            gone.append(entry)
+            if short is not None:
+                waiting.send_on(entry, short[0], now, decisions)
+                # What it leaves may serve somebody else.
+                waiting.touch(resource)
+                continue
+            if limited:
+                units = self._allowed(entry, resource, units)
+            amounts = {resource: units} if alone else {**entry.needs, resource: units}
+            self._grant(entry, queue, amounts, now, decisions)
+            if limited:
+                waiting.hold_back_excess(entry.action.task, resource.kind, now)
+        queue.let_go(queue.elastic, gone)
+
+    def _allowed(self, entry: Entry, resource: ResourceId, units: int) -> int:
+        """As many of these units as its task may still hold."""
+        allowed = self._waiting.limits.spare(entry.action.task, resource.kind)
+        if units <= allowed:
+            return units
+        assert entry.choices is not None
+        self._waiting.touch(resource)
+        return entry.choices.units[entry.choices.at_most(allowed) or 0]
 
     def _send_on(
         self,
@@ -210,64 +236,10 @@ class Matching:
         """An action that nothing in this queue keeps: granted, or to where it has to wait."""
         if short is not None:
             self._waiting.send_on(entry, short[0], now, decisions)
-        elif (door := self._waiting.door(entry)) != queue.resource and entry.chooses(door):
+        elif entry.choices is not None and (door := self._waiting.door(entry)) != queue.resource:
             self._waiting.park(entry, door, now)
         else:
             self._grant(entry, queue, entry.needs, now, decisions)
-
-    # What is short
-
-    def _spare(self, queue: Queue, fitting: int, due: Entry | None, now: float) -> Operator:
-        """What nobody holds and no reservation keeps from those who are to be arranged: the one
-        that is due, else the first so many."""
-        resource = queue.resource
-        operator = self._pool.views[resource].operator(now)
-        reservations = self._waiting.reservations
-        if not reservations:
-            return operator
-        if due is not None:
-            return operator.beside(reservations.kept_from(due, resource))
-        own = {entry.id for entry in queue.elastic.items[:fitting] if entry.reserved}
-        others = [entry for entry in reservations.entries() if entry.id not in own]
-        return operator.beside(e.needs[resource] for e in others if resource in e.needs)
-
-    def _short(self, entry: Entry, queue: Queue, now: float) -> Short | None:
-        """The first resource that keeps the action waiting and why; None if it can be granted."""
-        reason = self._why_short(entry, queue.resource, now)
-        if reason is not None:
-            return queue.resource, reason
-        return self._short_elsewhere(entry, queue.resource, now)
-
-    def _short_elsewhere(self, entry: Entry, here: ResourceId, now: float) -> Short | None:
-        if len(entry.needs) == 1:
-            return None
-        for resource in entry.needs:
-            if resource == here:
-                continue
-            other = self._waiting.queues.get(resource)
-            if other is not None and not entry.chooses(resource) and other.blocks(entry):
-                return resource, WaitReason.BEHIND
-            if (reason := self._why_short(entry, resource, now)) is not None:
-                return resource, reason
-        return None
-
-    def _why_short(self, entry: Entry, resource: ResourceId, now: float) -> WaitReason | None:
-        view, need = self._pool.views[resource], entry.needs[resource]
-        free = view.free(now)
-        if need > free:
-            return view.why_short(need, now)
-        reservations = self._waiting.reservations
-        kept = reservations.kept_from(entry, resource) if reservations else ()
-        if kept and need > view.operator(now).beside(kept).most:
-            return WaitReason.RESERVED
-        return None
-
-    def _why_choosing(self, queue: Queue, now: float) -> WaitReason:
-        """Why the first of those that choose waits."""
-        if not queue.elastic.items:
-            return WaitReason.BEHIND
-        first = queue.elastic.items[0]
-        return self._why_short(first, queue.resource, now) or WaitReason.FOR_MORE
 
     # Granting
 
@@ -280,13 +252,23 @@ class Matching:
         decisions: list[Decision],
     ) -> None:
         """It stood in this queue last, and in none any more."""
-        entry.token = self._pool.next_token()
-        entry.state = State.PREPARING
-        self._waits.stop(entry, now)
-        self._waiting.limits.unclaim(entry)
+        token = entry.token = self._pool.next_token()
+        if self._waiting.limits.any:
+            self._waiting.limits.unclaim(entry)
         self._ledger.take(entry, amounts, now)
-        decisions.append(Grant(entry.id, entry.node, entry.token, amounts))
+        decisions.append(Grant(entry.id, entry.node, token, amounts))
         self._waiting.granted(entry, queue.resource, decisions)
+        self._granted.append(entry)
+
+    def _tell_of_granted(self, now: float) -> None:
+        """To the histories of waits, the predictions and the order: all at once, since no grant of
+        the same pass depends on them."""
+        granted, self._granted = self._granted, []
+        preparing = State.PREPARING
+        for entry in granted:
+            entry.state = preparing
+        self._waits.stop(granted, now)
+        self._ledger.took(granted, now)
 
     # After a pass
 

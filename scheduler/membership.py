@@ -40,7 +40,7 @@ class Membership:
         known = self._pool.epoch(event.node)
         if known is not None and event.epoch <= known:
             return True
-        self._pool.check_offer(event.node, event.capacities)
+        self._pool.check_offer(event.node, event.capacities, now)
         if self._pool.is_up(event.node):
             kept = frozenset((lease.action.id, lease.token) for lease in event.leases)
             self._lose(event.node, kept, f"node {_named(event.node)} was restarted", now)

@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from operator import ge
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -69,8 +70,8 @@ class WaitReason(StrEnum):
     QUOTA = "quota"  # the quota's concurrency is used up
     RATE = "rate"  # the quota's period is used up
     QUOTA_CLOSED = "quota-closed"  # closed by a Retry-After
-    BEHIND = "behind"  # older actions wait for the same resource
-    RESERVED = "reserved"  # the units that it needs are kept for an older action
+    BEHIND = "behind"  # others that go before it wait for the same resource
+    RESERVED = "reserved"  # the units that it needs are kept for one that was overtaken too often
     FOR_MORE = "for-more"  # it ends sooner, or others do, if it waits for more units than are free
     TASK_LIMIT = "task-limit"  # its task holds as many units as it may
 
@@ -92,6 +93,7 @@ class Amounts:
     """The feasible amounts of one resource: a single value, an inclusive range, or a set.
 
     `values` are sorted and distinct; a range keeps only its ends. At least one amount is feasible.
+    Raises ValueError for anything else.
     """
 
     minimum: int
@@ -103,6 +105,8 @@ class Amounts:
             raise ValueError(f"amounts must be positive and ordered, not {self}")
         if self.values and (self.values[0], self.values[-1]) != (self.minimum, self.maximum):
             raise ValueError(f"values and range disagree: {self}")
+        if any(map(ge, self.values, self.values[1:])):
+            raise ValueError(f"values ascend, and are distinct: not {self}")
 
     @classmethod
     def exactly(cls, amount: int) -> Amounts:
@@ -147,7 +151,10 @@ class Amounts:
 
 
 Elasticity = Mapping[int, float]
-"""Parallel efficiency: units -> E, 0 < E <= 1. Between entries it is linear in 1/m."""
+"""Parallel efficiency: units -> E, EFFICIENCY_MIN <= E <= 1. Between entries it is linear in 1/m."""
+
+EFFICIENCY_MIN = 1e-6
+"""Of a million units one works: below this durations are soon no finite numbers."""
 
 DURATION_MIN_S = 1e-6
 """Shorter durations count as this: a duration of zero would make every amount equally good."""
@@ -171,10 +178,15 @@ class Profile:
         if self.duration_s is not None and not 0 <= self.duration_s < math.inf:
             raise ValueError(f"duration_s must be finite and not negative, not {self.duration_s}")
         for units, efficiency in self.elasticity.items():
-            if units < 1 or not 0 < efficiency <= 1:
+            if units < 1 or not EFFICIENCY_MIN <= efficiency <= 1:
                 raise ValueError(
-                    f"elasticity maps units >= 1 to 0 < E <= 1, not {units}: {efficiency}"
+                    f"elasticity maps units >= 1 to {EFFICIENCY_MIN:g} <= E <= 1, "
+                    f"not {units}: {efficiency}"
                 )
+        if self.elasticity and self.elasticity.get(1, 1.0) != 1:
+            raise ValueError(
+                f"at one unit E is 1, not {self.elasticity[1]}: duration_s is with one unit"
+            )
         if self.serial is not None and not 0 <= self.serial <= 1:
             raise ValueError(f"serial is a share from 0 to 1, not {self.serial}")
         if self.serial is not None and self.elasticity:
@@ -237,7 +249,8 @@ class Action:
     """An action as the scheduler sees it: no payload, only what a decision needs.
 
     `deadline` is absolute (the host's clock): passed while it waits, the action expires.
-    `timeout_s` counts the run alone.
+    `timeout_s` counts the run alone. Raises ValueError for a deadline that is not finite or a
+    timeout that is negative or no number.
     """
 
     id: str
@@ -260,6 +273,12 @@ class Action:
     service: str = ""
     """The service that it asks: units that differ by what they served last are chosen by it."""
 
+    def __post_init__(self) -> None:
+        if self.deadline is not None and not math.isfinite(self.deadline):
+            raise ValueError(f"the deadline of {self.id!r} is finite, not {self.deadline}")
+        if self.timeout_s is not None and not self.timeout_s >= 0:
+            raise ValueError(f"the timeout of {self.id!r} is not negative, not {self.timeout_s}")
+
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
@@ -281,12 +300,21 @@ class Trajectory:
 @dataclass(frozen=True, slots=True)
 class Capacity:
     """How much of one resource there is. `view` names the ResourceView that counts it and
-    `parameters` are what that view needs beside the total (the windows of a quota)."""
+    `parameters` are what that view needs beside the total (the windows of a quota). Raises
+    ValueError for a total that is no whole number from 0 to UNITS_MAX."""
 
     resource: ResourceId
     total: int
     view: str = "linear"
     parameters: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+
+    def __post_init__(self) -> None:
+        whole = isinstance(self.total, int) and not isinstance(self.total, bool)
+        if not whole or not 0 <= self.total <= UNITS_MAX:
+            raise ValueError(
+                f"the total of {self.resource} is a whole number from 0 to {UNITS_MAX}, "
+                f"not {self.total}"
+            )
 
 
 @dataclass(frozen=True, slots=True)

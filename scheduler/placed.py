@@ -39,8 +39,22 @@ class Choice(NamedTuple):
     units: int
 
 
+ENDS_MAX = 64
+"""Predicted ends that are looked at for one action, the first to come: whoever waits for more than
+these is asked again at the next of them."""
+
 Times: TypeAlias = dict[tuple[str, int], float]
 """(service, amount) -> seconds to prepare."""
+
+
+class Freed(NamedTuple):
+    """What will be there when one more holder has ended."""
+
+    end_s: float
+    token: int
+    left: Operator
+    units: int
+    """All that came free until then, beyond what is free now."""
 
 
 class Placing:
@@ -54,6 +68,11 @@ class Placing:
         self._left: Operator = situation.operator
         self._ready = situation.view if isinstance(situation.view, Preparing) else None
         self._prepare_s: Times = {}
+        self._after_s: dict[tuple[str, int, int], float] = {}
+        """(service, amount, token) -> seconds to prepare on what this token holds."""
+        self._holders = situation.running.holders(situation.now)[:ENDS_MAX]
+        self._freed: list[Freed] = []
+        """Of the first of these; made as far as somebody looks, anew when somebody starts."""
 
     def plan(self, waiting: Sequence[Entry], spare: int) -> Plan:
         """In order, each with the amount that is worth most to it, until one has to wait. At most
@@ -70,6 +89,7 @@ class Placing:
             if best.at_s <= situation.now:
                 starts.append((entry, best.units))
                 self._left = self._left.less([best.units])
+                self._freed.clear()
                 spare -= self._left.occupied(best.units)
                 # Whoever comes next for the same service finds that one taken.
                 key = (entry.action.service, best.units)
@@ -90,24 +110,35 @@ class Placing:
     def _best(self, entry: Entry, price: float, spare: int) -> Choice:
         """When it should start and with how much: now, or when another ends, if it ends sooner so,
         its unit-seconds counted in. Never, if nothing is known to come free for it."""
-        now, left = self._situation.now, self._left
-        best = self._cheapest(entry, price, left, spare, self._prepare)
+        now = self._situation.now
+        best = self._cheapest(entry, price, self._left, spare, self._prepare)
         best = Choice(best.value_s, now if best.units else math.inf, best.units)
         least_s = self._cheapest(entry, price, None, spare, lambda entry, units: 0.0).value_s
-        for end_s, freed, token in self._situation.running.holders(now):
+        for index, (end_s, _, _) in enumerate(self._holders):
             if end_s - now + least_s >= best.value_s:
                 break
-            left, spare = left.joined(freed), spare + left.occupied(freed)
+            freed = self._when_ended(index)
 
-            def prepare_s(entry: Entry, units: int, token: int = token) -> float:
-                return self._after_s(entry, units, token)
+            def prepare_s(entry: Entry, units: int, token: int = freed.token) -> float:
+                return self._prepare_after(entry, units, token)
 
-            found = self._cheapest(entry, price, left, spare, prepare_s)
+            found = self._cheapest(entry, price, freed.left, spare + freed.units, prepare_s)
             if end_s - now + found.value_s < best.value_s:
                 # What is due this very moment is not free yet.
                 later_s = max(end_s, math.nextafter(now, math.inf))
                 best = Choice(end_s - now + found.value_s, later_s, found.units)
         return best
+
+    def _when_ended(self, index: int) -> Freed:
+        """When this holder and all that end before it have; asked for one after the other."""
+        if index == len(self._freed):
+            end_s, units, token = self._holders[index]
+            left = self._freed[-1].left if self._freed else self._left
+            before = self._freed[-1].units if self._freed else 0
+            self._freed.append(
+                Freed(end_s, token, left.joined(units), before + left.occupied(units))
+            )
+        return self._freed[index]
 
     def _cheapest(
         self,
@@ -143,8 +174,11 @@ class Placing:
         """Where nothing is ready."""
         return 0.0 if self._ready is None else self._ready.restore_s(entry.action.service, units)
 
-    def _after_s(self, entry: Entry, units: int, token: int) -> float:
+    def _prepare_after(self, entry: Entry, units: int, token: int) -> float:
         """On what this token holds."""
         if self._ready is None:
             return 0.0
-        return self._ready.prepare_after_s(entry.action.service, units, token)
+        key = (entry.action.service, units, token)
+        if key not in self._after_s:
+            self._after_s[key] = self._ready.prepare_after_s(*key)
+        return self._after_s[key]

@@ -6,7 +6,6 @@ actions whose duration depends on them. Who comes first is the order's, not the 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -18,6 +17,9 @@ from .situation import Arranger
 
 DEFAULT = "elastic"
 """What a server and the simulator use if nothing is said."""
+
+WEIGHT_MAX = 1e6
+"""No weight of `elastic` is larger: far above any that was ever found good, and sums stay finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +78,20 @@ def _elastic(text: str, argument: str) -> Policy:
             weights[name] = float(value)
         except ValueError as error:
             raise ValueError(f"policy {text!r}: {name} needs a number, not {value!r}") from error
-        if not 0 <= weights[name] < math.inf:
-            raise ValueError(f"policy {text!r}: {name} is finite and not negative, not {value}")
+        right = _range_of(name, weights[name])
+        if right is not None:
+            raise ValueError(f"policy {text!r}: {name} is {right}, not {value}")
     return Policy(text, arranger=Elastic(**weights), explores=True)
+
+
+def _range_of(name: str, value: float) -> str | None:
+    """Which values the weight may have, in words; None if this is one of them."""
+    if isinstance(getattr(Elastic(), name), bool):
+        return None if value in (0.0, 1.0) else "0 or 1"
+    if name == "load_max":
+        # Prices grow with 1 / (1 - load): at a load of 1 they have no end.
+        return None if 0 <= value < 1 else "from 0 to below 1"
+    return None if 0 <= value <= WEIGHT_MAX else f"from 0 to {WEIGHT_MAX:g}"
 
 
 def _published(text: str, argument: str) -> Policy:

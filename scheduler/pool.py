@@ -7,6 +7,7 @@ queues or of who holds what: an action's or trajectory's own record says that.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -65,8 +66,9 @@ class Pool:
         """Names of the nodes that are up, without CLUSTER, in the order of joining."""
         return [name for name, node in self._nodes.items() if node.up and name != CLUSTER]
 
-    def check_offer(self, node: str, capacities: Iterable[Capacity]) -> None:
-        """Raises ValueError for a capacity of another node or of an unknown view."""
+    def check_offer(self, node: str, capacities: Iterable[Capacity], now: float) -> None:
+        """Raises ValueError for a capacity of another node, of an unknown view, or that its view
+        refuses: nothing has changed then, since it is tried on a copy. Nodes join rarely."""
         for capacity in capacities:
             if capacity.resource.node != node:
                 raise ValueError(f"node {node!r} cannot offer {capacity.resource}")
@@ -75,6 +77,10 @@ class Pool:
                 raise ValueError(
                     f"{capacity.resource} asks for view {capacity.view!r}; known are {known}"
                 )
+            if (view := self.views.get(capacity.resource)) is not None:
+                deepcopy(view).adjust(capacity, now)
+            else:
+                self._factories[capacity.view](capacity)
 
     def join(self, node: str, epoch: int, capacities: Iterable[Capacity], now: float) -> None:
         """The node is up with these capacities, which `check_offer` found right."""

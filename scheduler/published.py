@@ -26,9 +26,10 @@ makes `depth` estimates over what it evicted, what runs and at most REST_MAX mor
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from typing import TypeAlias
 
 from .arrange import tabulate
@@ -110,25 +111,67 @@ def arrange_published(
     table = tabulate(candidates, free)
     ends = [(max(end, now), units) for end, units in running]
     behind = rest[:REST_MAX]
-
-    def objective_s(amounts: Sequence[int]) -> float:
-        kept = candidates[: len(amounts)]
-        durations = [c.duration_s(amount) for c, amount in zip(kept, amounts, strict=True)]
-        held = [operator.occupied(amount) for amount in amounts]
-        started = [(now + run_s, units) for run_s, units in zip(durations, held, strict=True)]
-        remaining = [*candidates[len(amounts) :], *behind]
-        spare = free.free_units - sum(held)
-        return sum(durations) + estimate_s(ends + started, spare, remaining, operator, now, depth)
-
     amounts = table.amounts(table.longest)
-    least_s = objective_s(amounts)
+    started = _Started(candidates, amounts, ends, operator, now)
+
+    def objective_s() -> float:
+        remaining = [*candidates[len(started.runs_s) :], *behind]
+        spare = free.free_units - sum(started.held)
+        return sum(started.runs_s) + estimate_s(
+            started.ends, spare, remaining, operator, now, depth
+        )
+
+    least_s = objective_s()
     for count in range(table.longest - 1, 0, -1):
         fewer = table.amounts(count)
-        total_s = objective_s(fewer)
+        started.become(fewer)
+        total_s = objective_s()
         if total_s >= least_s * (1 - GAIN_MIN):
             break
         amounts, least_s = fewer, total_s
     return list(enumerate(amounts))
+
+
+class _Started:
+    """What would run if the first candidates started with these amounts. An eviction changes a few
+    of them; only those are booked anew."""
+
+    def __init__(
+        self,
+        candidates: Sequence[Choices],
+        amounts: Sequence[int],
+        ends: Sequence[End],
+        operator: Operator,
+        now: float,
+    ) -> None:
+        self._candidates = candidates
+        self._amounts = amounts
+        self._operator = operator
+        self._now = now
+        self.runs_s = [c.duration_s(n) for c, n in zip(candidates, amounts, strict=False)]
+        """Durations of the candidates that start."""
+        self.held = [operator.occupied(amount) for amount in amounts]
+        """Units that each keeps from all others."""
+        started = ((now + run_s, n) for run_s, n in zip(self.runs_s, self.held, strict=True))
+        self.ends: list[End] = sorted([*ends, *started])
+        """Of these, and of what runs already."""
+
+    def become(self, amounts: Sequence[int]) -> None:
+        """Fewer candidates, or other amounts."""
+        before, self._amounts = self._amounts, amounts
+        for index in range(len(amounts), len(before)):
+            self._drop_end(index)
+        del self.runs_s[len(amounts) :], self.held[len(amounts) :]
+        for index, amount in enumerate(amounts):
+            if amount != before[index]:
+                self._drop_end(index)
+                run_s = self.runs_s[index] = self._candidates[index].duration_s(amount)
+                held = self.held[index] = self._operator.occupied(amount)
+                insort(self.ends, (self._now + run_s, held))
+
+    def _drop_end(self, index: int) -> None:
+        end = (self._now + self.runs_s[index], self.held[index])
+        del self.ends[bisect_left(self.ends, end)]
 
 
 def estimate_s(
@@ -140,23 +183,23 @@ def estimate_s(
     depth: int,
 ) -> float:
     """Seconds from now to the ends of all of `rest` together (appendix A). Each starts in order at
-    its minimum as soon as enough units are free, of `spare` and of `ends`, which this reorders; the
+    its minimum as soon as enough units are free, of `spare` and of `ends`, which this sorts; the
     first one gets the best of its `depth` smallest amounts."""
     if not rest:
         return 0.0
-    heapify(ends)
+    ends.sort()
+    asked = [(operator.occupied(choices.units[0]), choices.durations_s[0]) for choices in rest]
     least_s = math.inf
-    for first in range(min(depth, len(rest[0].units))):
-        heap, clock, left, total_s = ends[:], now, spare, 0.0
-        for place, choices in enumerate(rest):
-            chosen = 0 if place else first
-            needed = operator.occupied(choices.units[chosen])
+    for units, run_s in list(zip(rest[0].units, rest[0].durations_s, strict=True))[:depth]:
+        asked[0] = operator.occupied(units), run_s
+        heap, clock, left, total_s = ends[:], now, spare, 0.0  # what is sorted is a heap
+        for needed, run_s in asked:
             while left < needed and heap:
                 clock, freed = heappop(heap)
                 left += freed
             # Nothing may be known to end that holds what is missing: then it starts with the last.
-            left = max(0, left - needed)
-            end = clock + choices.durations_s[chosen]
+            left = left - needed if left > needed else 0
+            end = clock + run_s
             total_s += end - now
             heappush(heap, (end, needed))
         least_s = min(least_s, total_s)

@@ -39,6 +39,14 @@ class Line:
         first = self.items and self.items[0] is entry  # as when a pass takes one after the other
         del self.items[0 if first else self.ahead_of(entry)]
 
+    def remove_all(self, entries: list[Entry]) -> None:
+        """Those that are the first, in their order, cost no more than one."""
+        if self.items[: len(entries)] == entries:
+            del self.items[: len(entries)]
+            return
+        for entry in entries:
+            self.remove(entry)
+
     def ahead_of(self, entry: Entry) -> int:
         """How many wait before this one's place."""
         return bisect_left(self.items, self._order(entry), key=self._order)
@@ -62,10 +70,13 @@ class Ages(Generic[W]):
         """Silent if it waits here already."""
         self._waiting.setdefault(member.key[1], (member, self.departed + len(self._waiting)))
 
-    def remove(self, member: W) -> None:
-        """Silent if it does not wait here."""
-        if self._waiting.pop(member.key[1], None) is not None:
-            self.departed += 1
+    def remove(self, *members: W) -> None:
+        """Silent about those that do not wait here."""
+        waiting = self._waiting
+        self.departed += len(waiting)
+        for member in members:
+            waiting.pop(member.key[1], None)
+        self.departed -= len(waiting)
 
     def members(self) -> list[W]:
         """The one that waits longest first."""
@@ -108,12 +119,13 @@ class Queue:
 
     def remove(self, entry: Entry) -> None:
         self.line_of(entry).remove(entry)
-        self.leave(entry)
-
-    def leave(self, entry: Entry) -> None:
-        """Its line let go of it."""
         self.ages.remove(entry)
         entry.queued_at = None
+
+    def let_go(self, line: Line, entries: list[Entry]) -> None:
+        """These left in a pass."""
+        line.remove_all(entries)
+        self.ages.remove(*entries)
 
     def promote(self, now: float) -> None:
         """Those that waited longer than their patience come before all of their tier that did not,

@@ -7,7 +7,7 @@ behaviour here keeps the history of an action's waits.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TypeAlias
@@ -86,6 +86,7 @@ class Entry:
     key: Key
     seat: Seat | None
     submitted: float
+    id: str = field(init=False)
     state: State = State.WAITING
     needs: Mapping[ResourceId, int] = field(default_factory=dict)
     """Minimum amounts, bound to a node; empty until it is in a queue for the first time."""
@@ -95,8 +96,13 @@ class Entry:
     """The one resource of which its task holds as much as it may: it waits for that outside the
     queues."""
     reason: WaitReason | None = None
+    """Why it waits; None if it does not."""
     resource: ResourceId | None = None
-    spans: list[WaitSpan] = field(default_factory=list)
+    """What it waits for, if that is one resource."""
+    waits_since: float = 0.0
+    """For that reason."""
+    waited: list[WaitSpan] = field(default_factory=list)
+    """What it waited for before."""
     tally: Tally | None = None
     """Where it is counted while it waits, with `tallied` units."""
     tallied: int = 0
@@ -114,6 +120,8 @@ class Entry:
     token: int = 0
     """Of its grant; 0 while it holds nothing."""
     node: str = CLUSTER
+    key_resource: ResourceId | None = field(init=False)
+    """The one whose amount changes its duration, where it runs: as `settle_on` says."""
     amounts: Mapping[ResourceId, int] = field(default_factory=dict)
     """Units taken in the views under its token. Shared with decisions: replaced, never changed."""
     change: int = 0
@@ -141,9 +149,18 @@ class Entry:
     end: tuple[EndReason, str] | None = None
     forgotten: bool = False
 
-    @property
-    def id(self) -> str:
-        return self.action.id
+    def __post_init__(self) -> None:
+        self.id = self.action.id
+        self.settle_on(self.node)
+
+    def settle_on(self, node: str) -> None:
+        """Where it will run, or runs."""
+        self.node, demand = node, self.action.demand
+        self.key_resource = None
+        if demand.key is not None:
+            self.key_resource = ResourceId(
+                demand.key, node if demand.key in demand.per_node else CLUSTER
+            )
 
     @property
     def boxed(self) -> bool:
@@ -159,12 +176,11 @@ class Entry:
         """Whether its amount of this resource is chosen when it is granted."""
         return self.choices is not None and resource.kind == self.action.demand.key
 
-    def key_resource(self) -> ResourceId | None:
-        """The one whose amount changes its duration, where it runs."""
-        demand = self.action.demand
-        if demand.key is None:
-            return None
-        return ResourceId(demand.key, self.node if demand.key in demand.per_node else CLUSTER)
+    def spans(self) -> tuple[WaitSpan, ...]:
+        """All its waits, the last of which may go on."""
+        if self.reason is None:
+            return tuple(self.waited)
+        return (*self.waited, WaitSpan(self.reason, self.resource, self.waits_since))
 
     def run_s(self, units: int) -> float | None:
         """Predicted run time with `units` of its key resource; None if nothing is known."""
@@ -219,17 +235,17 @@ class Waits:
             tally.units += units
         if (entry.reason, entry.resource) == (reason, resource):
             return
-        self._close_span(entry, now)
-        entry.reason, entry.resource = reason, resource
-        entry.spans.append(WaitSpan(reason, resource, now))
-        if len(entry.spans) > SPANS_MAX:
-            del entry.spans[SPANS_MAX // 2]
+        self._note(entry, now)
+        entry.reason, entry.resource, entry.waits_since = reason, resource, now
+        if len(entry.waited) >= SPANS_MAX:
+            del entry.waited[SPANS_MAX // 2]
 
-    def stop(self, entry: Entry, now: float) -> None:
-        """The action waits no more."""
-        self._uncount(entry)
-        self._close_span(entry, now)
-        entry.reason = entry.resource = None
+    def stop(self, entries: Iterable[Entry], now: float) -> None:
+        """These wait no more."""
+        for entry in entries:
+            self._uncount(entry)
+            self._note(entry, now)
+            entry.reason = entry.resource = None
 
     def tallies(self) -> dict[tuple[ResourceId, WaitReason], Tally]:
         """All that are not zero; those that are zero are dropped, so that nodes may come and go."""
@@ -245,11 +261,7 @@ class Waits:
         entry.tally = None
 
     @staticmethod
-    def _close_span(entry: Entry, now: float) -> None:
-        if not entry.spans or entry.spans[-1].end is not None:
-            return
-        last = entry.spans[-1]
-        if now > last.start:
-            entry.spans[-1] = WaitSpan(last.reason, last.resource, last.start, now)
-        else:
-            entry.spans.pop()
+    def _note(entry: Entry, now: float) -> None:
+        """The wait that ends now."""
+        if entry.reason is not None and now > entry.waits_since:
+            entry.waited.append(WaitSpan(entry.reason, entry.resource, entry.waits_since, now))

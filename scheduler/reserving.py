@@ -15,32 +15,28 @@ class Reservations:
     """The reserved actions that wait in a queue, and the heads that can be overtaken."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, Entry] = {}
-        self._exposed: dict[ResourceId, dict[str, Entry]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._kept)
-
-    def entries(self) -> list[Entry]:
-        return list(self._kept.values())
+        self.entries: dict[str, Entry] = {}
+        """The reserved ones, by id."""
+        self.exposed: dict[ResourceId, dict[str, Entry]] = {}
+        """Resource -> the heads of other queues that will need it, by id."""
 
     def add(self, entry: Entry) -> None:
-        self._kept[entry.id] = entry
+        self.entries[entry.id] = entry
 
     def drop(self, entry: Entry) -> bool:
         """It waits in no queue any more. False if it was none."""
-        return self._kept.pop(entry.id, None) is not None
+        return self.entries.pop(entry.id, None) is not None
 
     def kept(self, resource: ResourceId) -> list[int]:
         """Amounts of the resource that are kept from everybody who is not reserved, one for each
         reservation: how much is left beside them, its operator knows."""
-        return [e.needs[resource] for e in self._kept.values() if resource in e.needs]
+        return [e.needs[resource] for e in self.entries.values() if resource in e.needs]
 
     def kept_from(self, entry: Entry, resource: ResourceId) -> list[int]:
         """Amounts of the resource that are kept from this one."""
         return [
             other.needs[resource]
-            for other in self._kept.values()
+            for other in self.entries.values()
             if resource in other.needs and other is not entry and other.key < entry.key
         ]
 
@@ -48,21 +44,19 @@ class Reservations:
         """It heads the queue of `here`, and will need more than that."""
         for resource in head.needs:
             if resource != here:
-                self._exposed.setdefault(resource, {})[head.id] = head
+                self.exposed.setdefault(resource, {})[head.id] = head
 
     def hide(self, head: Entry) -> None:
         for resource in head.needs:
-            exposed = self._exposed.get(resource, {})
+            exposed = self.exposed.get(resource, {})
             if exposed.pop(head.id, None) is not None and not exposed:
-                del self._exposed[resource]
+                del self.exposed[resource]
 
     def overtaken_by(self, granted: Entry) -> list[Entry]:
         """Exposed actions that go before this one and will need what it took."""
-        if not self._exposed:
-            return []
         overtaken: dict[str, Entry] = {}
         for resource in granted.needs:
-            for head in self._exposed.get(resource, {}).values():
+            for head in self.exposed.get(resource, {}).values():
                 if head.key < granted.key and not head.reserved:
                     overtaken[head.id] = head
         return list(overtaken.values())

@@ -65,7 +65,7 @@ class Resizing:
         if not self._pool.could_resize(entry.token, held, now):
             return False
         self._book(entry, held, now)
-        key = entry.key_resource()
+        key = entry.key_resource
         if entry.stretches is not None and key in held:
             entry.stretches.change(held[key], now)
         for resource in held:

@@ -119,7 +119,7 @@ class LinearView:
     def take(self, token: int, amount: int, now: float, tag: str = "") -> None:
         if token in self._held:
             raise ValueError(f"token {token} already holds {self._held[token]} {self._kind}")
-        if amount > self.free(now):
+        if amount > self._total - self._taken:
             raise ValueError(f"{amount} {self._kind} asked for, {self.free(now)} free")
         self._held[token] = amount
         self._taken += amount

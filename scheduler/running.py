@@ -6,6 +6,7 @@ Books how far each one is, so that the prediction stays right when its amount ch
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Iterable
 
 from .model import ResourceId
 from .records import Entry
@@ -65,6 +66,11 @@ class Running:
             return entry.left
         return entry.left * min(1.0, max(LEFT_MIN, _ahead(entry.since_s, entry.end_s, now)))
 
+    def work_s(self, entry: Entry, now: float) -> float:
+        """Unit-seconds that are left to one whose amount was chosen, at its least amount."""
+        assert entry.choices is not None
+        return self.left(entry, now) * entry.choices.work_s
+
     def holders(self, now: float) -> list[tuple[float, int, int]]:
         """(predicted end, units, token) of those whose amount was chosen, the first to end first;
         one that is over its end as in `ends`."""
@@ -78,10 +84,11 @@ class Running:
             if entry.choices is not None
         )
 
-    def start(self, entry: Entry, now: float) -> None:
-        """It was granted. Nothing is booked if nothing is known of its duration."""
-        entry.left, entry.since_s = 1.0, now
-        self._book(entry)
+    def start(self, entries: Iterable[Entry]) -> None:
+        """These were granted, and run since their `since_s`. Nothing is booked of those of whose
+        duration nothing is known."""
+        for entry in entries:
+            self._book(entry)
 
     def drop(self, entry: Entry) -> None:
         """It holds nothing any more. Silent if it is not booked."""
@@ -109,12 +116,12 @@ class Running:
         run_s = entry.run_s(entry.amounts[self._resource])
         if run_s is None:
             return
-        entry.end_s = entry.since_s + entry.left * run_s
+        end_s = entry.end_s = entry.since_s + entry.left * run_s
         if entry.choices is not None:
             self.choosing += 1
             if entry.action.malleable and not entry.stiff:
                 self.malleable[entry.token] = entry
-        insort(self._ends, (entry.end_s, entry.token, entry))
+        insort(self._ends, (end_s, entry.token, entry))
 
 
 def _ahead(start_s: float, end_s: float, now: float) -> float:

@@ -31,7 +31,8 @@ class Situation:
     waiting: Sequence[Entry]
     """Those whose amount is to be chosen, in the order of their rank."""
     fitting: int
-    """For a policy that is `merged`, how many of the first fit together at their least amounts."""
+    """How many of the first may start. For a policy that is `merged`, as many as fit together at
+    their least amounts; else all that wait, or 0 while somebody goes before them all."""
     due: Entry | None
     """The first of those waiting, if it was overtaken so often that it must be served before all
     others, when enough is free for it; nobody else may start before it does."""

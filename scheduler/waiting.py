@@ -110,7 +110,7 @@ class Waiting:
         queue.remove(entry)
         if line.head is entry:
             self._touched[queue.resource] = None
-        self.forget_head(entry, line)
+            self._forget_head(entry, line)
         self.end_reservation(entry)
 
     def door(self, entry: Entry) -> ResourceId:
@@ -143,20 +143,15 @@ class Waiting:
         if entry.sent_on > OVERTAKE_MAX and not entry.reserved:
             self._reserve(entry, decisions)
 
-    def leave(self, entry: Entry, queue: Queue, line: Line) -> None:
-        """Its line let go of it in a pass."""
-        queue.leave(entry)
-        self.forget_head(entry, line)
-
-    def leave_line(self, entry: Entry, queue: Queue, line: Line) -> None:
-        """Out of the middle of a line, in a pass."""
-        line.remove(entry)
-        self.leave(entry, queue, line)
-
-    def forget_head(self, entry: Entry, line: Line) -> None:
+    def leave(self, entry: Entry, line: Line) -> None:
+        """It goes in a pass, which takes all that did out of its line and queue in the end."""
+        entry.queued_at = None
         if line.head is entry:
-            self.reservations.hide(entry)
-            line.head = None
+            self._forget_head(entry, line)
+
+    def _forget_head(self, entry: Entry, line: Line) -> None:
+        self.reservations.hide(entry)
+        line.head = None
 
     def drop_queues(self, resources: Container[ResourceId]) -> None:
         """Of resources that are not among these any more. Nobody waits there."""
@@ -209,14 +204,17 @@ class Waiting:
 
     def granted(self, entry: Entry, here: ResourceId, decisions: list[Decision]) -> None:
         """It left its queue here and got its units."""
-        self.end_reservation(entry)
-        for resource in entry.needs:
-            if resource != here and (queue := self.queues.get(resource)) is not None:
-                queue.ages.departed += 1
-        for head in self.reservations.overtaken_by(entry):
-            head.overtaken += 1
-            if head.overtaken > OVERTAKE_MAX:
-                self._reserve(head, decisions)
+        if entry.reserved:
+            self.end_reservation(entry)
+        if len(entry.needs) > 1:
+            for resource in entry.needs:
+                if resource != here and (queue := self.queues.get(resource)) is not None:
+                    queue.ages.departed += 1
+        if self.reservations.exposed:
+            for head in self.reservations.overtaken_by(entry):
+                head.overtaken += 1
+                if head.overtaken > OVERTAKE_MAX:
+                    self._reserve(head, decisions)
 
     def promote_oldest(self, queue: Queue, decisions: list[Decision]) -> None:
         """Before a pass: whoever waits longest may have waited long enough."""

@@ -29,7 +29,10 @@ from .limits import DEFAULT_HTTP, DEFAULT_SERVER
 from .managers.config import (
     LIFETIME_S_MAX,
     NodeConfig,
+    PullConfig,
     QuotaConfig,
+    RegistryConfig,
+    RegistryHost,
     SandboxConfig,
     Size,
     Units,
@@ -201,6 +204,12 @@ class ServerConfig(_Settings):
     images: dict[str, str] = Field(default_factory=dict)
     """Names of images, each mapped to a root file system's folder or an image reference."""
 
+    registries: dict[RegistryHost, RegistryConfig] = Field(default_factory=dict)
+    """Image registries by host: accounts and mirrors. Default: none."""
+
+    pulls: PullConfig = PullConfig()
+    """How images come to the node, and how they go."""
+
     quotas: dict[str, QuotaConfig] = Field(default_factory=dict)
     """API quotas by name. Default: none."""
 
@@ -283,6 +292,8 @@ class ServerConfig(_Settings):
             sandbox=self.sandbox,
             warm=self.warm,
             images=self.images,
+            registries=self.registries,
+            pulls=self.pulls,
             orphan_after=self.orphan_after,
             instance=str(port),
             state=state,

@@ -42,6 +42,10 @@ TIME_S_MAX = 30 * 24 * 3600.0
 """30 days: nobody waits longer for one action; larger values are milliseconds by mistake."""
 TIMEOUT_S_DEFAULT = 60.0
 """How long a command or a call may run that does not say: most tests end sooner."""
+PULL_POLICIES = ("missing", "always", "never")
+"""When a registry is asked for a trajectory's image."""
+PREFETCH_IMAGES_MAX = 10_000
+"""Of one call: a data set of one image per sample has some thousands."""
 PRIORITY_MAX = 1_000_000
 """Either sign; the sum of an action's and its trajectory's stays a 32-bit integer."""
 STEP_MAX = 1 << 53
@@ -59,3 +63,10 @@ FILE_MODE_MAX = 0o7777
 """Permissions with set-user-id, set-group-id and sticky bits: all that chmod takes."""
 FILE_MODE_DEFAULT = 0o644
 """Of a written file, as an editor would leave it."""
+
+SESSION_INPUT_BYTES_MAX = 64 << 10
+"""Typed into a session at once, and waiting there unread."""
+PORT_MAX = 65_535
+"""Of TCP."""
+TERMINAL_SIDE_MAX = 10_000
+"""Rows or columns of a session's terminal."""

@@ -1,8 +1,9 @@
 """What every test gets: no network beyond this machine, and a Docker engine where one is asked for.
 
-Tests marked `docker` run real containers, those marked `root` change users, mount or write control
-groups. Where that cannot be they are skipped, saying why, unless TANGRAM_REQUIRE_DOCKER=1 or
-TANGRAM_REQUIRE_ROOT=1, as in CI: then they fail.
+Tests marked `docker` run real containers, those marked `registry` pull from a real registry, those
+marked `root` change users, mount or write control groups. Where that cannot be they are skipped,
+saying why, unless TANGRAM_REQUIRE_DOCKER=1, TANGRAM_REQUIRE_REGISTRY=1 or TANGRAM_REQUIRE_ROOT=1, as
+in CI: then they fail.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from tests.image import build as images
+from tests.image import variants
 
 DEFAULT_SOCKET = "/var/run/docker.sock"
 ENGINE_TIMEOUT_S = 5.0
@@ -30,7 +32,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    for marker, find_problem in (("docker", _engine_problem), ("root", _root_problem)):
+    needs: tuple[tuple[str, Callable[[], str]], ...] = (
+        ("docker", _engine_problem),
+        ("registry", _registry_problem),
+        ("root", _root_problem),
+    )
+    for marker, find_problem in needs:
         if item.get_closest_marker(marker) is None or not (problem := find_problem()):
             continue
         required = f"TANGRAM_REQUIRE_{marker.upper()}"
@@ -60,6 +67,12 @@ def docker_bare_image() -> str:
     return images.BARE
 
 
+@pytest.fixture(scope="session")
+def docker_variants(docker_image: str) -> None:
+    """The images of `tests.image.variants`."""
+    variants.build()
+
+
 @pytest.fixture(autouse=True)
 def only_loopback(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A connection that would leave this machine fails the test that tries it."""
@@ -77,6 +90,11 @@ def only_loopback(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def _root_problem() -> str:
     """Why no test for root can run here; "" if they can."""
     return "" if os.geteuid() == 0 else "these tests do not run as root"
+
+
+def _registry_problem() -> str:
+    """Why no registry can run here; "" if one can."""
+    return "" if shutil.which("docker-registry") else "the program docker-registry is missing"
 
 
 @functools.cache

@@ -66,6 +66,8 @@ class LauncherBuilder:
             images=config.images,
             orphan_after_s=config.orphan_after,
             pids_max=config.sandbox.pids,
+            registries=config.registries,
+            pulls=config.pulls,
         )
 
     def _process(self) -> Launcher:

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..base import SandboxSpec
 from ..config import NodeConfig
 from ..errors import ManagerError, UnknownImage, Unsupported
 from .sandbox.base import Check, Launcher
 from .sandbox.template import Template
+
+if TYPE_CHECKING:
+    from .images.store import ImageStore
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +112,30 @@ class Launchers:
         """How the launcher for this trajectory would start its sandbox. Raises UnknownImage,
         Unsupported."""
         return await self.get(self.choose(spec)).template(spec)
+
+    def prepared(self, spec: SandboxSpec) -> AbstractAsyncContextManager[None]:
+        """Inside, what may take minutes to come is there: its image."""
+        return self.get(self.choose(spec)).prepared(spec)
+
+    def neutral(self, spec: SandboxSpec) -> tuple[str, SandboxSpec]:
+        """The launcher for this trajectory, and its template but for what the image is now."""
+        launcher = self.get(self.choose(spec))
+        return launcher.name, launcher.neutral(spec)
+
+    def image_stores(self) -> list[ImageStore]:
+        """Those of the launchers that were used so far."""
+        return [store for built in self._built.values() if (store := built.images) is not None]
+
+    async def image_store(self) -> ImageStore:
+        """Where images are pulled to. Raises Unsupported if nothing here starts images."""
+        if "docker" not in self.allowed():
+            raise Unsupported(
+                f"launcher {self._config.launcher} pulls no images",
+                cure="set launcher to auto or docker",
+            )
+        store = (await self.working("docker")).images
+        assert store is not None
+        return store
 
     async def reap(self) -> int:
         """Remove what an earlier life of this server left behind; how many sandboxes."""

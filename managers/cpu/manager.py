@@ -10,20 +10,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from ...scheduler.model import CORES, MEMORY, Capacity, ResourceId
 from ..base import (
     ExecSpec,
-    FileInfo,
+    ImageInfo,
     KeptFiles,
     Lease,
     Manager,
     NodeDescription,
     Outcome,
     OutputSink,
+    Preparation,
     RunRequest,
     RunResult,
     SandboxInfo,
@@ -38,14 +38,13 @@ from ..errors import (
     SandboxClosed,
     TemporaryError,
 )
-from ..tar_stream import TAR_END, from_tar, to_tar
 from .assemble import LauncherBuilder
 from .claim import Claim, make_claim
 from .drift import DriftWatch
 from .held import ENDS_WHOLE, HeldSandbox, Run, judge
-from .launchers import Launchers
+from .inside import InsideCalls, as_result
+from .launchers import Launchers, is_rootfs
 from .sandbox.base import Sandbox
-from .sandbox.channel import Channel
 from .sandbox.messages import AgentResult
 from .snapshots import Snapshots
 from .spec import check_sizes, pool_limits, with_defaults
@@ -59,8 +58,8 @@ KILL_WAIT_S = 10.0
 the whole sandbox is ended."""
 
 
-class CpuManager(Manager):
-    """One node. Also a SandboxHost: a trajectory has one sandbox here."""
+class CpuManager(InsideCalls, Manager):
+    """One node. Also a SandboxHost, a trajectory having one sandbox here, and an ImageHost."""
 
     def __init__(self, config: NodeConfig, claim: Claim, launchers: Launchers) -> None:
         """For `open_node`, and for tests with launchers of their own."""
@@ -137,8 +136,8 @@ class CpuManager(Manager):
 
         def judged(result: AgentResult) -> RunResult:
             if result.exit_code == 0 or run.before is None:
-                return _as_result(result)
-            return judge(_as_result(result), run.verdict, run.before, sandbox.events())
+                return as_result(result)
+            return judge(as_result(result), run.verdict, run.before, sandbox.events())
 
         # Read once the request is on its way, while the command is being spawned.
         asyncio.get_running_loop().call_soon(_count_before, run, sandbox)
@@ -237,7 +236,7 @@ class CpuManager(Manager):
         check_sizes(filled, self.node, self._claim.disk_bytes)
         launcher = await self._launchers.working(self._launchers.choose(filled))
         await launcher.check_image(filled)
-        await self._pool.check(filled)
+        self._pool.check(filled)
         return filled
 
     async def open(
@@ -261,45 +260,18 @@ class CpuManager(Manager):
         for watch in self._watches:
             watch.wake(sandbox)
         self._drift.wake()
-        return SandboxInfo(spec.trajectory, sandbox.launcher, sandbox.workdir, sandbox.limits)
+        digest, wait_s = "", 0.0
+        for store in self._launchers.image_stores():
+            digest = digest or store.digest(spec.trajectory)
+            wait_s += store.wait_s(spec.trajectory)
+        return SandboxInfo(
+            spec.trajectory, sandbox.launcher, sandbox.workdir, sandbox.limits, digest, wait_s
+        )
 
     async def close(self, trajectory: str) -> None:
         held = self._held.get(trajectory)
         if held is not None:
             await asyncio.shield(self._close(held))
-
-    async def read_file(
-        self, trajectory: str, path: str, offset: int, limit: int
-    ) -> AsyncIterator[tuple[bytes, int]]:
-        with self._file_call(trajectory) as channel:
-            async for chunk in channel.read_file(path, offset, limit):
-                yield chunk
-
-    async def write_file(
-        self, trajectory: str, path: str, mode: int, chunks: AsyncIterator[bytes]
-    ) -> int:
-        with self._file_call(trajectory) as channel:
-            return await channel.write_file(path, mode, chunks)
-
-    async def list_files(self, trajectory: str, path: str) -> list[FileInfo]:
-        with self._file_call(trajectory) as channel:
-            return await channel.list_files(path)
-
-    async def stat(self, trajectory: str, path: str) -> FileInfo:
-        with self._file_call(trajectory) as channel:
-            return await channel.stat(path)
-
-    async def read_tree(self, trajectory: str, path: str) -> AsyncIterator[bytes]:
-        with self._file_call(trajectory) as channel:
-            async for pieces in channel.read_tree(path):
-                yield b"".join(map(to_tar, pieces))
-        yield TAR_END
-
-    async def write_tree(
-        self, trajectory: str, path: str, chunks: AsyncIterator[bytes]
-    ) -> tuple[int, int]:
-        with self._file_call(trajectory) as channel:
-            return await channel.write_tree(path, from_tar(chunks))
 
     async def keep_files(self, trajectory: str, snapshot: str, limit_bytes: int) -> KeptFiles:
         held = self._find(trajectory)
@@ -329,6 +301,21 @@ class CpuManager(Manager):
     def describe(self) -> NodeDescription:
         default = self._launchers.default
         return NodeDescription(default, self._launchers.get(default).limits())
+
+    def preparing(self, trajectory: str) -> Preparation | None:
+        found = (s.preparing(trajectory) for s in self._launchers.image_stores())
+        return next((preparation for preparation in found if preparation is not None), None)
+
+    # ImageHost
+
+    async def images(self) -> list[ImageInfo]:
+        return await (await self._launchers.image_store()).images()
+
+    async def prefetch(self, task: str, names: Sequence[str]) -> list[ImageInfo]:
+        store = await self._launchers.image_store()
+        # What is a folder on this node needs no bringing.
+        wanted = [n for n in names if not is_rootfs(self._config.images.get(n, ""))]
+        return await store.prefetch(task, wanted)
 
     # The life of a sandbox
 
@@ -447,11 +434,6 @@ class CpuManager(Manager):
             raise SandboxClosed(f"trajectory {trajectory!r} has no sandbox on node {self.node}")
         return held
 
-    @contextmanager
-    def _file_call(self, trajectory: str) -> Iterator[Channel]:
-        with self._find(trajectory).file_call() as sandbox:
-            yield sandbox.channel
-
 
 def _count_before(run: Run, sandbox: Sandbox) -> None:
     run.before = sandbox.events()
@@ -472,16 +454,3 @@ def _note_reset(held: HeldSandbox, action: str, result: AgentResult) -> None:
             f"action {action!r} was killed with all processes of its sandbox, since another action "
             "there multiplied faster than it could be ended"
         )
-
-
-def _as_result(result: AgentResult) -> RunResult:
-    return RunResult(
-        result.outcome,
-        exit_code=result.exit_code,
-        signal=result.signal,
-        run_s=result.run_s,
-        cpu_seconds=result.cpu_seconds,
-        peak_memory_bytes=result.peak_memory_bytes,
-        stdout_bytes=result.stdout_bytes,
-        stderr_bytes=result.stderr_bytes,
-    )

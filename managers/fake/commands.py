@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from ..base import ExecSpec, Outcome, OutputSink, Stream
 from ..errors import FileProblem
 from .files import FakeFiles
+from .sessions import FakeSession
 
 NOT_FOUND = 127
 USAGE = 2
@@ -59,7 +60,7 @@ class Run:
 
     spec: ExecSpec
     cwd: str
-    env: Mapping[str, str]
+    env: dict[str, str]
     files: FakeFiles
     cores: Callable[[], int]
     """The granted number of cores now: a resize changes it."""
@@ -68,6 +69,10 @@ class Run:
     gate: Callable[[str], asyncio.Event]
     processes: list[str]
     """Named processes of its sandbox: those left behind, and a `spin` that runs."""
+    port: Callable[[int], asyncio.Event]
+    session: FakeSession | None = None
+    exited: bool = False
+    """`exit` was said: a session ends with it."""
 
     def say(self, text: str) -> None:
         self.stdout.write(text.encode())
@@ -136,7 +141,8 @@ async def _warn(run: Run, args: list[str]) -> int:
 
 
 async def _exit(run: Run, args: list[str]) -> int:
-    """exit CODE: end the command, and the line, with it."""
+    """exit CODE: end the command, and the line and the session, with it."""
+    run.exited = True
     return int(args[0]) & 0xFF
 
 
@@ -227,6 +233,37 @@ async def _pwd(run: Run, args: list[str]) -> int:
     return 0
 
 
+async def _cd(run: Run, args: list[str]) -> int:
+    """cd PATH: for the rest of the line, and of the session."""
+    run.cwd = run.path(args[0])
+    return 0
+
+
+async def _export(run: Run, args: list[str]) -> int:
+    """export NAME VALUE: alike."""
+    run.env[args[0]] = args[1]
+    return 0
+
+
+async def _ask(run: Run, args: list[str]) -> int:
+    """ask QUESTION: wait for a line that is typed into the session; say it back."""
+    if run.session is None:
+        return 1
+    run.say(args[0])
+    run.say(await run.session.typed.get() + "\n")
+    return 0
+
+
+async def _listen(run: Run, args: list[str]) -> int:
+    """listen PORT: until killed."""
+    run.port(int(args[0])).set()
+    try:
+        await asyncio.get_running_loop().create_future()
+    finally:
+        run.port(int(args[0])).clear()
+    return 0
+
+
 async def _nproc(run: Run, args: list[str]) -> int:
     """nproc: the granted number of cores."""
     run.say(f"{run.cores()}\n")
@@ -261,16 +298,20 @@ _LIMITS = {
 }
 
 COMMANDS: Mapping[str, Callable[[Run, list[str]], Awaitable[int]]] = {
+    "ask": _ask,
     "bytes": _bytes,
     "cat": _cat,
+    "cd": _cd,
     "daemon": _daemon,
     "echo": _echo,
     "emit": _emit,
     "exceed": _exceed,
     "exit": _exit,
+    "export": _export,
     "false": _false,
     "gate": _gate,
     "link": _link,
+    "listen": _listen,
     "ls": _ls,
     "nproc": _nproc,
     "pgrep": _pgrep,

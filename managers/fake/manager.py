@@ -9,20 +9,21 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from ...scheduler.model import CORES, MEMORY, Capacity, ResourceId
 from ..base import (
     ExecSpec,
-    FileInfo,
+    ImageInfo,
     KeptFiles,
     Lease,
     Manager,
     NodeDescription,
     Outcome,
     OutputSink,
+    Preparation,
     RunRequest,
     RunResult,
     SandboxInfo,
@@ -31,24 +32,22 @@ from ..base import (
     WarmStatus,
 )
 from ..errors import (
-    FileProblem,
     LeaseLost,
     PermanentError,
     SandboxClosed,
     SandboxDied,
-    UnknownImage,
 )
-from ..tar_stream import TAR_END, from_tar, to_tar
-from .commands import CutStream, Died, Run, execute
+from .commands import CutStream, Run, execute
 from .files import FakeFiles
+from .images import FakeImages
+from .inside import WORKDIR, FakeInside, FakeSandbox, finish
+from .sessions import FakeSession
 
 Call = Literal[
     "check_open", "open", "close", "acquire", "run", "kill", "resize", "release", "file",
-    "keep", "discard", "restore",
+    "keep", "discard", "restore", "session", "pull",
 ]  # fmt: skip
 
-WORKDIR = "/workspace"
-CHUNK_BYTES = 1 << 20
 LIMITS = {"memory": "hard", "disk": "soft", "pids": "hard", "shm": "hard", "cores": "soft"}
 
 
@@ -77,23 +76,13 @@ class Faults:
 
 
 @dataclass(slots=True)
-class _Sandbox:
-    spec: SandboxSpec
-    on_lost: Callable[[str], None]
-    files: FakeFiles = field(default_factory=lambda: FakeFiles(WORKDIR))
-    processes: list[str] = field(default_factory=list)
-    ready: bool = False
-    lost: str = ""
-
-
-@dataclass(slots=True)
 class _Running:
     task: asyncio.Task[RunResult]
     lost: str = ""
 
 
-class FakeManager(Manager):
-    """One node of `cores` cores and `memory_bytes`, with a SandboxHost's abilities.
+class FakeManager(FakeInside, Manager):
+    """One node of `cores` cores and `memory_bytes`, with a SandboxHost's and an ImageHost's abilities.
 
     Time is the event loop's: on a loop with virtual time `sleep 60` takes none.
     """
@@ -105,8 +94,10 @@ class FakeManager(Manager):
         cores: int = 2,
         memory_bytes: int = 8 << 30,
         images: frozenset[str] | None = None,
+        registry: Mapping[str, str] | None = None,
     ) -> None:
-        """`images` are those that can be had; None means any."""
+        """`images` are those that are there; None means any. `registry` maps names that can be
+        pulled to their digests."""
         self.node = node
         self.faults = Faults()
         self.calls: list[tuple[Call, str]] = []
@@ -115,10 +106,11 @@ class FakeManager(Manager):
         """What the caller did that no caller may: empty at the end of every test."""
         self._cores = ResourceId(CORES, node)
         self._memory = ResourceId(MEMORY, node)
-        self._images = images
+        present = None if images is None else set(images)
+        self.store = FakeImages(node, present, dict(registry or {}), self._pulling)
         self._total_cores, self._total_memory = cores, memory_bytes
         self._free = set(range(cores))
-        self._sandboxes: dict[str, _Sandbox] = {}
+        self._sandboxes: dict[str, FakeSandbox] = {}
         self._leases: dict[int, Lease] = {}
         self._runs: dict[int, _Running] = {}
         self._gates: dict[str, asyncio.Event] = {}
@@ -139,6 +131,7 @@ class FakeManager(Manager):
             return
         sandbox.lost = message
         sandbox.processes.clear()
+        sandbox.background.end(SandboxDied(message))
         for token in [t for t, lease in self._leases.items() if lease.trajectory == trajectory]:
             self._break(token, message)
         sandbox.on_lost(message)
@@ -231,6 +224,7 @@ class FakeManager(Manager):
         tasks = {running.task for running in self._runs.values()}
         if tasks:
             await asyncio.wait(tasks)
+        await self.store.aclose()
         self._sandboxes.clear()
         for token in list(self._leases):
             self._give_back(token)
@@ -239,8 +233,7 @@ class FakeManager(Manager):
 
     async def check_open(self, spec: SandboxSpec) -> SandboxSpec:
         await self._enter("check_open", spec.trajectory)
-        if self._images is not None and spec.image and spec.image not in self._images:
-            raise UnknownImage(spec.image, f"there is no image {spec.image!r} on {self.node}")
+        self.store.check(spec)
         memory = 1 << 30 if spec.memory_bytes is None else spec.memory_bytes
         disk = 10 << 30 if spec.disk_bytes is None else spec.disk_bytes
         shm = 64 << 20 if spec.shm_bytes is None else spec.shm_bytes
@@ -253,8 +246,9 @@ class FakeManager(Manager):
             raise PermanentError(f"{self.node} is closed")
         if spec.trajectory in self._sandboxes:
             raise PermanentError(f"trajectory {spec.trajectory!r} has a sandbox already")
-        sandbox = self._sandboxes[spec.trajectory] = _Sandbox(spec, on_lost)
+        sandbox = self._sandboxes[spec.trajectory] = FakeSandbox(spec, on_lost)
         try:
+            digest = await self.store.take(spec)
             await self._enter("open", spec.trajectory)
             if spec.snapshot:
                 sandbox.files = self._kept_files(spec.snapshot)
@@ -266,59 +260,21 @@ class FakeManager(Manager):
         except BaseException:
             if self._sandboxes.get(spec.trajectory) is sandbox:
                 del self._sandboxes[spec.trajectory]
+            self.store.leave(spec.trajectory)
             raise
         sandbox.ready = True
-        return SandboxInfo(spec.trajectory, "fake", spec.workdir or WORKDIR, LIMITS)
+        return SandboxInfo(spec.trajectory, "fake", spec.workdir or WORKDIR, LIMITS, digest)
 
     async def close(self, trajectory: str) -> None:
         await self._enter("close", trajectory)
-        if self._sandboxes.pop(trajectory, None) is None:
+        sandbox = self._sandboxes.pop(trajectory, None)
+        if sandbox is None:
             return
+        sandbox.background.end(SandboxClosed(f"trajectory {trajectory!r} was closed"))
+        self.store.leave(trajectory)
         for token in [t for t, lease in self._leases.items() if lease.trajectory == trajectory]:
             self._break(token, "its sandbox was closed")
             self._give_back(token)
-
-    async def read_file(
-        self, trajectory: str, path: str, offset: int, limit: int
-    ) -> AsyncIterator[tuple[bytes, int]]:
-        sandbox = await self._file_call(trajectory)
-        data = sandbox.files.read(path)
-        wanted = data[offset : offset + limit if limit else None]
-        for start in range(0, max(1, len(wanted)), CHUNK_BYTES):
-            yield wanted[start : start + CHUNK_BYTES], len(data)
-
-    async def write_file(
-        self, trajectory: str, path: str, mode: int, chunks: AsyncIterator[bytes]
-    ) -> int:
-        sandbox = await self._file_call(trajectory)
-        data = b"".join([chunk async for chunk in chunks])
-        disk_bytes = sandbox.spec.disk_bytes
-        if disk_bytes is not None and sandbox.files.used_bytes() + len(data) > disk_bytes:
-            raise FileProblem("ENOSPC", path, "no space left")
-        sandbox.files.write(path, data, mode)
-        return len(data)
-
-    async def read_tree(self, trajectory: str, path: str) -> AsyncIterator[bytes]:
-        sandbox = await self._file_call(trajectory)
-        for piece in sandbox.files.tree(path):
-            yield to_tar(piece)
-        yield TAR_END
-
-    async def write_tree(
-        self, trajectory: str, path: str, chunks: AsyncIterator[bytes]
-    ) -> tuple[int, int]:
-        sandbox = await self._file_call(trajectory)
-        written = sandbox.files.make_tree(path)
-        async for portion in from_tar(chunks):
-            for piece in portion:
-                written.place(piece)
-        return written.files, written.size
-
-    async def list_files(self, trajectory: str, path: str) -> list[FileInfo]:
-        return (await self._file_call(trajectory)).files.list(path)
-
-    async def stat(self, trajectory: str, path: str) -> FileInfo:
-        return (await self._file_call(trajectory)).files.stat(path)
 
     async def keep_files(self, trajectory: str, snapshot: str, limit_bytes: int) -> KeptFiles:
         await self._enter("keep", trajectory)
@@ -361,7 +317,21 @@ class FakeManager(Manager):
     def describe(self) -> NodeDescription:
         return NodeDescription("fake", LIMITS)
 
+    def preparing(self, trajectory: str) -> Preparation | None:
+        return self.store.preparing(trajectory)
+
+    # ImageHost
+
+    async def images(self) -> list[ImageInfo]:
+        return self.store.all()
+
+    async def prefetch(self, task: str, names: Sequence[str]) -> list[ImageInfo]:
+        return self.store.prefetch(task, names)
+
     # Inside
+
+    async def _pulling(self, image: str) -> None:
+        await self._enter("pull", image)
 
     async def _enter(self, call: Call, subject: str) -> None:
         self.calls.append((call, subject))
@@ -375,42 +345,61 @@ class FakeManager(Manager):
         spec = request.payload
         if not isinstance(spec, ExecSpec):
             raise PermanentError("a sandbox runs commands alone")
-        run = self._prepare(lease, spec, sandbox, output)
+        run = self._prepare(spec, sandbox, output, lease)
+        command = execute(run) if run.session is None else run.session.run(execute(run))
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            result = await _finish(execute(run), request.timeout_s)
+            result = await finish(command, request.timeout_s)
         finally:
-            for stream in (run.stdout, run.stderr):
-                stream.finish()
+            run.stdout.finish()
+            if run.session is None:
+                run.stderr.finish()
+            else:
+                run.session.cwd = run.cwd
+                if run.exited:
+                    sandbox.background.sessions.pop(spec.session, None)
         return replace(
             result,
             run_s=loop.time() - began,
             stdout_bytes=run.stdout.produced,
-            stderr_bytes=run.stderr.produced,
+            stderr_bytes=0 if run.session else run.stderr.produced,
         )
 
-    def _prepare(self, lease: Lease, spec: ExecSpec, sandbox: _Sandbox, output: OutputSink) -> Run:
-        granted = str(len(lease.cores))
-        own = {"TANGRAM_CORES": granted, "OMP_NUM_THREADS": granted}
+    def _prepare(
+        self, spec: ExecSpec, sandbox: FakeSandbox, output: OutputSink, lease: Lease | None
+    ) -> Run:
+        """Without a lease it is a background process."""
         workdir = sandbox.spec.workdir or WORKDIR
+        cwd = spec.cwd if spec.cwd.startswith("/") else f"{workdir}/{spec.cwd}".rstrip("/")
+        granted = str(len(lease.cores)) if lease else "1"
+        own = {"TANGRAM_CORES": granted, "OMP_NUM_THREADS": granted}
+        env = {**own, **sandbox.spec.env, **spec.env}
+        session = None
+        if spec.session:
+            sessions = sandbox.background.sessions
+            session = sessions.setdefault(spec.session, FakeSession(cwd, env))
+            if session.command is not None:
+                raise PermanentError(f"session {spec.session!r} runs another action")
+            cwd, env = session.cwd, session.env
+            env.update(own)
+        stdout = CutStream(Stream.STDOUT, output, spec.max_output_bytes)
+        stderr = CutStream(Stream.STDERR, output, spec.max_output_bytes)
         return Run(
             spec=spec,
-            cwd=spec.cwd if spec.cwd.startswith("/") else f"{workdir}/{spec.cwd}".rstrip("/"),
-            env={**own, **sandbox.spec.env, **spec.env},
+            cwd=cwd,
+            env=env,
             files=sandbox.files,
-            cores=lambda: len(self._leases.get(lease.token, lease).cores),
-            stdout=CutStream(Stream.STDOUT, output, spec.max_output_bytes),
-            stderr=CutStream(Stream.STDERR, output, spec.max_output_bytes),
+            cores=lambda: len(self._leases.get(lease.token, lease).cores) if lease else 1,
+            stdout=stdout,
+            stderr=stderr if session is None else stdout,
             gate=self.gate,
             processes=sandbox.processes,
+            session=session,
+            port=sandbox.background.port,
         )
 
-    async def _file_call(self, trajectory: str) -> _Sandbox:
-        await self._enter("file", trajectory)
-        return self._usable(trajectory)
-
-    def _usable(self, trajectory: str | None) -> _Sandbox:
+    def _usable(self, trajectory: str | None) -> FakeSandbox:
         sandbox = self._sandboxes.get(trajectory or "")
         if sandbox is None or not sandbox.ready:
             raise SandboxClosed(f"trajectory {trajectory!r} has no sandbox on {self.node}")
@@ -451,13 +440,3 @@ class FakeManager(Manager):
     def _violated(self, message: str) -> None:
         self.violations.append(message)
         raise RuntimeError(message)
-
-
-async def _finish(command: Coroutine[Any, Any, int], timeout_s: float | None) -> RunResult:
-    try:
-        async with asyncio.timeout(timeout_s):
-            return RunResult(Outcome.FINISHED, exit_code=await command)
-    except TimeoutError:
-        return RunResult(Outcome.TIMED_OUT, exit_code=-9, signal=9)
-    except Died as death:
-        return RunResult(death.outcome, exit_code=-death.signal, signal=death.signal)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from ..model import Amounts
+from ..model import EFFICIENCY_MIN, Amounts
 
 NAME_CHARS_MAX = 256
 """Of an id, a task, a group: four times what the server accepts for an id."""
@@ -139,8 +139,8 @@ class Fields:
         return among(values)
 
     def table(self, field: str) -> dict[int, float]:
-        """Units -> efficiency, 0 < E <= 1; empty if it is missing. E(1) is 1: `duration_s` is with
-        one unit."""
+        """Units -> efficiency, EFFICIENCY_MIN <= E <= 1; empty if it is missing. E(1) is 1:
+        `duration_s` is with one unit."""
         value = self._values.get(field)
         if value is None:
             return {}
@@ -153,10 +153,10 @@ class Fields:
             units = int(key) if key.isascii() and key.isdigit() and len(key) <= 9 else 0
             if not 1 <= units <= AMOUNT_MAX:
                 self.refuse(f"{field}[{shown(key)}]", f"units from 1 to {AMOUNT_MAX} are needed")
-            right = "an efficiency is more than 0 and at most 1"
+            right = f"an efficiency is at least {EFFICIENCY_MIN:g} and at most 1"
             if isinstance(efficiency, bool) or not isinstance(efficiency, int | float):
                 self.refuse(f"{field}.{key}", f"{right}, not {shown(efficiency)}")
-            if not 0 < efficiency <= 1:
+            if not EFFICIENCY_MIN <= efficiency <= 1:
                 self.refuse(f"{field}.{key}", f"{right}, not {shown(efficiency)}")
             if units == 1 and efficiency != 1:
                 self.refuse(f"{field}.{key}", "E(1) is 1: duration_s is with one unit")

@@ -3,9 +3,9 @@
 Making a grant real costs nothing here: a sandbox is ready and an action started the moment that it
 is decided, so all that is measured is the scheduler's doing. The exceptions are what the views
 themselves say has to be prepared (a service that is not on the GPUs of its action is restored there
-first) and what a recorded trace says of its server (`overhead_s`, `prepare_s`, `release_s`). The loop is closed: an action is
-submitted a gap after the end of the one before it in its trajectory. The same trace, cluster,
-policy and seed give the same result.
+first) and what a recorded trace says of its server (`overhead_s`, `prepare_s`, `release_s`). The
+loop is closed: an action is submitted a gap after the end of the one before it in its trajectory.
+The same trace, cluster, policy and seed give the same result.
 """
 
 from __future__ import annotations

@@ -114,6 +114,9 @@ class TraceTrajectory:
     priority: int = 0
     reserved_mib: float = 0.0
     tenant: str = ""
+    image: str = ""
+    image_digest: str = ""
+    """What ran, for those who read the trace. Nothing is simulated by it."""
 
     @property
     def memory_mib(self) -> float:
@@ -173,6 +176,8 @@ def _read_trajectory(fields: Fields) -> TraceTrajectory:
         priority=fields.whole("priority", 0, -PRIORITY_MAX, PRIORITY_MAX) or 0,
         reserved_mib=fields.number("memory_mib", 0.0, 0.0, MEMORY_MIB_MAX, "MiB"),
         tenant=fields.text("tenant", ""),
+        image=fields.text("image", ""),
+        image_digest=fields.text("image_digest", ""),
     )
 
 
@@ -223,6 +228,8 @@ def write_line(trajectory: TraceTrajectory) -> str:
         step=trajectory.step,
         priority=trajectory.priority,
         memory_mib=trajectory.reserved_mib,
+        image=trajectory.image,
+        image_digest=trajectory.image_digest,
     )
     values["actions"] = [_written(action) for action in trajectory.actions]
     return json.dumps(values, separators=(",", ":"), allow_nan=False)
@@ -268,8 +275,8 @@ def replicate(
     trajectories: Sequence[TraceTrajectory], count: int, seed: int
 ) -> list[TraceTrajectory]:
     """`count` trajectories: rounds of a seeded shuffle of all of them, cut at `count`. Those of the
-    first round keep their ids and groups, later ones get `~2`, `~3`, … Raises ValueError for a count that is
-    not 1 to TRAJECTORIES_MAX, or if there is nothing to replicate."""
+    first round keep their ids and groups, later ones get `~2`, `~3`, … Raises ValueError for a count
+    that is not 1 to TRAJECTORIES_MAX, or if there is nothing to replicate."""
     if not 1 <= count <= TRAJECTORIES_MAX:
         raise ValueError(f"a count from 1 to {TRAJECTORIES_MAX} is needed, not {count}")
     if not trajectories:

@@ -11,7 +11,7 @@ import typer
 
 from .. import __version__
 from ..errors import TangramError
-from . import demo, doctor, plan, run, serve, simulate, watch
+from . import demo, doctor, images, plan, run, serve, simulate, watch
 from .terminal import EXIT_FAILURE, complain
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ app.command(epilog="Example: tangram top")(watch.top)
 app.command(epilog="Example: tangram explain 0199f3c2")(watch.explain)
 app.command(epilog="Example: tangram logs 0199f3c2 -f")(watch.logs)
 app.command(epilog="Example: tangram cancel --task grpo-7 --step 12")(watch.cancel)
+app.add_typer(images.app, name="images")
 app.command(epilog="Example: tangram doctor --json")(doctor.doctor)
 app.command(epilog=simulate.EXAMPLES)(simulate.simulate)
 app.command(epilog=plan.EXAMPLES)(plan.plan)

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from ..errors import Cancelled, Expired, TangramError
 
 if TYPE_CHECKING:
-    from ..client import ClusterStatus, Explanation, Result, Timing, Units
+    from collections.abc import Sequence
+
+    from ..client import ClusterStatus, Explanation, ImageStatus, Result, Timing, Units
 
 
 def timing_json(timing: Timing) -> dict[str, float]:
@@ -21,6 +23,27 @@ def timing_json(timing: Timing) -> dict[str, float]:
         "run": timing.run,
         "overhead": timing.overhead,
         "act": timing.act,
+    }
+
+
+def images_json(images: Sequence[ImageStatus]) -> dict[str, Any]:
+    return {
+        "images": [
+            {
+                "name": image.name,
+                "node": image.node,
+                "digest": image.digest or None,
+                "state": image.state,
+                "size": image.size,
+                "in_use": image.in_use,
+                "pinned": image.pinned,
+                "pulled": image.pulled,
+                "last_used_unix": image.last_used_unix,
+                "fraction": image.fraction,
+                "message": image.message,
+            }
+            for image in images
+        ]
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
         ActionInfo,
         ClusterStatus,
         Explanation,
+        ImageStatus,
         NodeStatus,
         QuotaStatus,
         Span,
@@ -39,6 +41,9 @@ STATE_STYLES = {
     "cancelled": "red",
     "expired": "red",
 }
+
+
+IMAGE_STYLES = {"present": "green", "failed": "red", "pulling": "blue", "backing-off": "yellow"}
 
 
 def seconds(value: float) -> str:
@@ -132,6 +137,35 @@ def actions(rows: Iterable[ActionInfo]) -> Table:
             str(action.cores or ""),
             seconds(action.timing.act),
             action.summary,
+        )
+    return table
+
+
+def images(rows: Sequence[ImageStatus]) -> RenderableType:
+    """`tangram images`: one line per image and node."""
+    if not rows:
+        return Text("no images", style="dim")
+    table = _table("images")
+    table.add_column("name", overflow="fold")
+    table.add_column("node", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    table.add_column("digest", no_wrap=True)
+    table.add_column("size", justify="right", no_wrap=True)
+    table.add_column("in use", justify="right", no_wrap=True)
+    table.add_column("last used", no_wrap=True)
+    table.add_column("kept", no_wrap=True)
+    for image in rows:
+        done = f" {image.fraction:.0%}" if image.fraction and image.state == "pulling" else ""
+        used = image.last_used_unix
+        table.add_row(
+            image.name,
+            image.node,
+            Text(image.state + done, style=IMAGE_STYLES.get(image.state, "")),
+            image.digest.removeprefix("sha256:")[:12],
+            size(image.size) if image.size is not None else "",
+            str(image.in_use or ""),
+            f"{datetime.fromtimestamp(used):%Y-%m-%d %H:%M}" if used is not None else "",
+            "pinned" if image.pinned else "" if image.pulled else "not ours",
         )
     return table
 

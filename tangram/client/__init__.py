@@ -6,6 +6,7 @@ Needs grpcio, protobuf and the standard library alone. Errors stand in `tangram.
 from .aio import AsyncClient
 from .cluster import (
     ClusterStatus,
+    ImageStatus,
     NodeStatus,
     QueueStatus,
     QuotaStatus,
@@ -14,6 +15,7 @@ from .cluster import (
     WarmStatus,
 )
 from .permits import AsyncPermit
+from .processes import AsyncProcess, Log, ProcessInfo
 from .results import (
     ActionInfo,
     CallResult,
@@ -29,13 +31,18 @@ from .results import (
     TrajectoryInfo,
     Usage,
 )
-from .sync import Client, Permit, Trajectory
+from .sessions import AsyncSession
+from .sync import Client
+from .sync_background import Process, Session
+from .sync_trajectories import Permit, Trajectory
 from .trajectories import AsyncTrajectory
 
 __all__ = [
     "ActionInfo",
     "AsyncClient",
     "AsyncPermit",
+    "AsyncProcess",
+    "AsyncSession",
     "AsyncTrajectory",
     "CallResult",
     "Client",
@@ -45,11 +52,16 @@ __all__ = [
     "Explanation",
     "FileStat",
     "HistoryEntry",
+    "ImageStatus",
+    "Log",
     "NodeStatus",
     "Permit",
+    "Process",
+    "ProcessInfo",
     "QueueStatus",
     "QuotaStatus",
     "Result",
+    "Session",
     "SnapshotInfo",
     "Span",
     "TaskStatus",

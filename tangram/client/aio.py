@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from enum import Enum
 from types import TracebackType
@@ -14,7 +15,7 @@ from ..errors import InvalidRequest, TangramError
 from ..limits import PAGE_ACTIONS_MAX, TIMEOUT_S_DEFAULT
 from ..v1 import actions_pb2, cluster_pb2, trajectories_pb2, types_pb2
 from . import requests
-from .cluster import ClusterStatus, cluster_status
+from .cluster import ClusterStatus, ImageStatus, cluster_status, image_status
 from .connection import Connection, resolve_server
 from .lease import LeaseKeeper
 from .methods import (
@@ -22,9 +23,11 @@ from .methods import (
     DROP_SNAPSHOT,
     EXPLAIN,
     GET,
+    IMAGES,
     LIST,
     LIST_SNAPSHOTS,
     OUTPUT,
+    PREFETCH,
     STATUS,
     SUBMIT,
     WAIT,
@@ -110,6 +113,7 @@ class AsyncClient:
         workdir: str | None = None,
         env: Mapping[str, str] | None = None,
         shell: Sequence[str] | None = None,
+        pull: str | None = None,
         concurrency: int = 1,
         ttl: float | None = None,
         snapshot: str | None = None,
@@ -119,7 +123,9 @@ class AsyncClient:
         Without an `image` the sandbox has the server's own programs. Sizes are bytes or text
         such as "512Mi"; `network` is "none" or "egress". Those that are not given are the
         server's: 1Gi of memory, 10Gi of disk, 64Mi of shm and no network unless its operator or
-        its machine says otherwise. `shell` runs str commands, as in ["bash", "-c"];
+        its machine says otherwise. `pull` is "missing" (a registry is asked for an image that is
+        not on the node), "always" (it is asked once per task what a tag means) or "never".
+        `shell` runs str commands, as in ["bash", "-c"];
         `concurrency` actions may run at a time; `ttl` seconds after its opening it ends by
         itself. With `snapshot` it starts from files that `AsyncTrajectory.snapshot` kept by this
         name of the task, on their node and image; all other settings are its own. Raises
@@ -141,6 +147,7 @@ class AsyncClient:
             workdir=workdir,
             env=env,
             shell=shell,
+            pull=pull,
             concurrency=concurrency,
             ttl=ttl,
             snapshot=snapshot,
@@ -388,6 +395,21 @@ class AsyncClient:
                     return
             except TangramError as error:
                 await retries.pause(error)
+
+    async def images(self) -> builtins.list[ImageStatus]:
+        """The images of the nodes, and those that are being pulled."""
+        answer = await self.connection.unary(IMAGES, cluster_pb2.ImagesRequest())
+        return [image_status(image) for image in answer.images]
+
+    async def prefetch(self, images: Iterable[str]) -> builtins.list[ImageStatus]:
+        """Have images brought to the nodes while other work goes on; how they stand now.
+
+        Returns at once: `images()` tells how far they are, and what failed. Each is kept until a
+        trajectory uses it, for a day at most. Raises InvalidRequest, Unsupported.
+        """
+        request = requests.prefetch(self.task, images)
+        answer = await self.connection.unary(PREFETCH, request)
+        return [image_status(image) for image in answer.images]
 
     async def close(self) -> None:
         """Give back this event loop's connection. Trajectories stay open at the server until they

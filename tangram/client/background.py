@@ -9,7 +9,7 @@ import asyncio
 import atexit
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Iterator
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -142,3 +142,21 @@ def _stop_at_exit() -> None:
 atexit.register(_stop_at_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
+
+
+def wait(work: Coroutine[Any, Any, T]) -> T:
+    """Run it on this process's loop and wait, as `BackgroundLoop.run`."""
+    return background().run(work)
+
+
+def each(items: AsyncGenerator[T, None]) -> Iterator[T]:
+    """Its items (never None), waited for one by one. Who stops reading ends it."""
+
+    async def take() -> T | None:
+        return await anext(items, None)
+
+    try:
+        while (item := wait(take())) is not None:
+            yield item
+    finally:
+        wait(items.aclose())

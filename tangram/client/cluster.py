@@ -103,6 +103,31 @@ class ClusterStatus:
     """The longest running and waiting now, at most 50."""
 
 
+@dataclass(frozen=True, slots=True)
+class ImageStatus:
+    """An image on a node, or one that is to come."""
+
+    name: str
+    node: str
+    digest: str
+    """Of its manifest, or the id of one that came from no registry; "" until it is known."""
+    state: str
+    """present, queued, pulling, backing-off or failed."""
+    size: int | None
+    """Bytes, with layers that it shares with others; None until it is there."""
+    in_use: int
+    """Sandboxes that have it."""
+    pinned: bool
+    """It is not evicted when the disk is full."""
+    pulled: bool
+    """Tangram pulled it, and so may evict it."""
+    last_used_unix: float | None
+    fraction: float | None
+    """Of the pull, 0 to 1."""
+    message: str
+    """Why the pull pauses or failed."""
+
+
 def cluster_status(message: cluster_pb2.StatusResponse) -> ClusterStatus:
     return ClusterStatus(
         version=message.version,
@@ -165,6 +190,22 @@ def cluster_status(message: cluster_pb2.StatusResponse) -> ClusterStatus:
         ),
         uptime=message.uptime_s,
         actions=tuple(action_info(action) for action in message.running),
+    )
+
+
+def image_status(message: cluster_pb2.Image) -> ImageStatus:
+    return ImageStatus(
+        name=message.name,
+        node=message.node,
+        digest=message.digest,
+        state=message.state,
+        size=message.size_bytes if message.HasField("size_bytes") else None,
+        in_use=message.in_use,
+        pinned=message.pinned,
+        pulled=message.pulled,
+        last_used_unix=message.last_used_unix_s if message.HasField("last_used_unix_s") else None,
+        fraction=message.fraction if message.HasField("fraction") else None,
+        message=message.message,
     )
 
 

@@ -86,5 +86,35 @@ LIST_SNAPSHOTS = Method(
 )
 STAT = Method("Trajectories", "Stat", trajectories.StatRequest, trajectories.StatResponse)
 
+SESSION_INPUT = Method(
+    "Trajectories",
+    "SessionInput",
+    trajectories.SessionInputRequest,
+    trajectories.SessionInputResponse,
+)
+START_PROCESS = Method(
+    "Trajectories",
+    "StartProcess",
+    trajectories.StartProcessRequest,
+    trajectories.StartProcessResponse,
+)
+WAIT_PROCESS = Method(
+    "Trajectories",
+    "WaitProcess",
+    trajectories.WaitProcessRequest,
+    trajectories.WaitProcessResponse,
+)
+STOP_PROCESS = Method(
+    "Trajectories",
+    "StopProcess",
+    trajectories.StopProcessRequest,
+    trajectories.StopProcessResponse,
+)
+WAIT_PORT = Method(
+    "Trajectories", "WaitPort", trajectories.WaitPortRequest, trajectories.WaitPortResponse
+)
+
 STATUS = Method("Cluster", "Status", cluster.StatusRequest, cluster.StatusResponse)
+IMAGES = Method("Cluster", "Images", cluster.ImagesRequest, cluster.ImagesResponse)
+PREFETCH = Method("Cluster", "Prefetch", cluster.PrefetchRequest, cluster.PrefetchResponse)
 WATCH = Method("Cluster", "Watch", cluster.WatchRequest, cluster.StatusResponse)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json as json_module
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, NoReturn
 
@@ -22,15 +22,20 @@ from ..limits import (
     ID_RULE,
     MESSAGE_BYTES_MAX,
     OUTPUT_BYTES_MAX,
+    PORT_MAX,
+    PREFETCH_IMAGES_MAX,
     PRIORITY_MAX,
+    PULL_POLICIES,
     QUOTA_AMOUNT_MAX,
+    SESSION_INPUT_BYTES_MAX,
     SIZE_BYTES_MAX,
     STDIN_BYTES_MAX,
     STEP_MAX,
+    TERMINAL_SIDE_MAX,
     TIME_S_MAX,
 )
 from ..managers.sizes import format_size, parse_size
-from ..v1 import trajectories_pb2, types_pb2
+from ..v1 import cluster_pb2, trajectories_pb2, types_pb2
 from .ids import new_id
 
 Cores = int | tuple[int, int] | AbstractSet[int]
@@ -124,6 +129,7 @@ def trajectory(
     workdir: str | None,
     env: Mapping[str, str] | None,
     shell: Sequence[str] | None,
+    pull: str | None,
     concurrency: int,
     ttl: float | None,
     snapshot: str | None = None,
@@ -132,6 +138,8 @@ def trajectory(
     Raises InvalidRequest with the argument to blame."""
     if network not in (None, "none", "egress"):
         _refuse("network", "none or egress", network)
+    if pull not in (None, *PULL_POLICIES):
+        _refuse("pull", "missing, always or never", pull)
     if isinstance(shell, str):
         _refuse("shell", "a list such as ['bash', '-c']", shell)
     return trajectories_pb2.TrajectorySpec(
@@ -146,6 +154,7 @@ def trajectory(
         disk_bytes=_size_or_default(disk, "disk"),
         shm_bytes=_size_or_default(shm, "shm"),
         network=network,
+        pull=pull,
         user=_text(user, "user"),
         workdir=_text(workdir, "workdir"),
         env=_texts(env, "env"),
@@ -169,6 +178,16 @@ def snapshot(trajectory: str, name: str, ttl: float | None) -> trajectories_pb2.
         name=identifier(name, "name"),
         ttl_s=None if ttl is None else seconds(ttl, "ttl"),
     )
+
+
+def prefetch(task: str, images: Iterable[str]) -> cluster_pb2.PrefetchRequest:
+    """Raises InvalidRequest with the image to blame."""
+    if isinstance(images, str):
+        _refuse("images", "a list of names", images)
+    names = [_text(name, f"images[{index}]") for index, name in enumerate(images)]
+    if len(names) > PREFETCH_IMAGES_MAX:
+        _refuse("images", f"at most {PREFETCH_IMAGES_MAX} names", names)
+    return cluster_pb2.PrefetchRequest(task=task, images=names)
 
 
 def action(
@@ -210,25 +229,13 @@ def exec_into(
     duration: float | None,
     elasticity: Elasticity | None,
     max_output: int | str,
+    session: str = "",
 ) -> None:
-    """Make it a command. Raises InvalidRequest with the argument to blame."""
-    body = types_pb2.Exec(
-        cwd=_text(cwd, "cwd"),
-        env=_texts(env, "env"),
-        stdin=_stdin(stdin),
-        user=_text(user, "user"),
-        max_output_bytes=size(max_output, "max_output", OUTPUT_BYTES_MAX),
-    )
-    if isinstance(command, str):
-        if not command.strip():
-            _refuse("command", "a shell line or a list of words that is not empty", command)
-        body.shell_command = _text(command, "command")
-    elif not isinstance(command, Sequence):
-        _refuse("command", "a shell line or a list of words", command)
-    else:
-        body.argv.extend(_words(command, "command"))
-        if not body.argv or not body.argv[0]:
-            _refuse("command", "a list whose first word names a program", list(command))
+    """Make it a command, of a session if one is named. Raises InvalidRequest with the argument to
+    blame."""
+    body = command_body(command, cwd=cwd, env=env, stdin=stdin, user=user)
+    body.max_output_bytes = size(max_output, "max_output", OUTPUT_BYTES_MAX)
+    body.session = session
     spec.exec.CopyFrom(body)
     spec.cores.CopyFrom(_amounts(cores))
     if not isinstance(malleable, bool):
@@ -242,6 +249,34 @@ def exec_into(
     if elasticity is not None:
         _elasticity_into(spec.profile, elasticity)
     _check_message(spec)
+
+
+def command_body(
+    command: Command,
+    *,
+    cwd: str | None,
+    env: Mapping[str, str] | None,
+    stdin: str | bytes | None,
+    user: str | None,
+) -> types_pb2.Exec:
+    """A command and what it starts with. Raises InvalidRequest with the argument to blame."""
+    body = types_pb2.Exec(
+        cwd=_text(cwd, "cwd"),
+        env=_texts(env, "env"),
+        stdin=_stdin(stdin),
+        user=_text(user, "user"),
+    )
+    if isinstance(command, str):
+        if not command.strip():
+            _refuse("command", "a shell line or a list of words that is not empty", command)
+        body.shell_command = _text(command, "command")
+    elif not isinstance(command, Sequence):
+        _refuse("command", "a shell line or a list of words", command)
+    else:
+        body.argv.extend(_words(command, "command"))
+        if not body.argv or not body.argv[0]:
+            _refuse("command", "a list whose first word names a program", list(command))
+    return body
 
 
 def _elasticity_into(profile: types_pb2.Profile, elasticity: Elasticity) -> None:
@@ -298,6 +333,33 @@ def permit_into(spec: types_pb2.ActionSpec, quota: str, amount: int) -> None:
     """Make it a permit of a quota."""
     spec.permit.quota = _quota(quota)
     spec.permit.amount = _integer(amount, "amount", 1, QUOTA_AMOUNT_MAX)
+
+
+def typed(text: str | bytes) -> bytes:
+    """What is typed into a session."""
+    data = text.encode() if isinstance(text, str) else text
+    if not isinstance(data, bytes) or not data:
+        _refuse("text", "text or bytes that are not empty", text)
+    if len(data) > SESSION_INPUT_BYTES_MAX:
+        raise TooLarge(
+            f"text has {len(data)} bytes, the limit is {SESSION_INPUT_BYTES_MAX}: write a file with "
+            "write_file and have that read",
+            field="text",
+        )
+    return data
+
+
+def port(number: int) -> int:
+    return _integer(number, "port", 1, PORT_MAX)
+
+
+def side(value: int, field: str) -> int:
+    """Rows or columns of a terminal."""
+    return _integer(value, field, 1, TERMINAL_SIDE_MAX)
+
+
+def offset(value: int) -> int:
+    return _integer(value, "offset", 0, SIZE_BYTES_MAX)
 
 
 def _amounts(cores: Cores) -> types_pb2.Amounts:

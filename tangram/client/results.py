@@ -25,6 +25,13 @@ _TRAJECTORY_STATE_NAMES = {
     number: name.removeprefix("TRAJECTORY_STATE_").lower()
     for name, number in trajectories_pb2.TrajectoryState.items()
 }
+
+
+def outcome_of(outcome: int) -> str:
+    """The name of an outcome on the wire."""
+    return _OUTCOME_NAMES[outcome]
+
+
 STREAM_NAMES = {
     actions_pb2.OutputResponse.STREAM_STDOUT: "stdout",
     actions_pb2.OutputResponse.STREAM_STDERR: "stderr",
@@ -234,6 +241,11 @@ class TrajectoryInfo:
     limits: Mapping[str, str]
     """memory, disk, pids, shm, cores -> hard or soft."""
     workdir: str
+    image_digest: str = ""
+    """What its task means by the image, once it has started: of the manifest, or the id of an image
+    that came from no registry."""
+    preparing: str = ""
+    """While it starts: what it waits for, such as "image-pull: python:3.12 is being pulled"."""
     forked_from: str = ""
     """The trajectory whose files it started with."""
 
@@ -397,6 +409,8 @@ def trajectory_info(message: trajectories_pb2.Trajectory) -> TrajectoryInfo:
         error=error_from_message(message.error) if message.HasField("error") else None,
         limits=dict(message.limits),
         workdir=message.workdir,
+        image_digest=message.image_digest,
+        preparing=message.preparing,
         forked_from=message.forked_from,
     )
 

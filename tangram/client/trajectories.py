@@ -18,7 +18,8 @@ from ..v1 import trajectories_pb2 as pb
 from . import requests
 from .connection import tell
 from .files import Files, OnProgress
-from .methods import ATTACH, CLOSE, FORK, OPEN, RESTORE, SNAPSHOT
+from .methods import ATTACH, CLOSE, FORK, OPEN, RESTORE, SNAPSHOT, START_PROCESS
+from .processes import AsyncProcess
 from .requests import Command, Cores, Elasticity
 from .results import (
     Copied,
@@ -29,6 +30,13 @@ from .results import (
     result_from,
     snapshot_info,
     trajectory_info,
+)
+from .sessions import (
+    COLUMNS_DEFAULT,
+    ROWS_DEFAULT,
+    SESSION_DEFAULT,
+    TERM_DEFAULT,
+    AsyncSession,
 )
 
 if TYPE_CHECKING:
@@ -185,6 +193,62 @@ class AsyncTrajectory:
         action = await self._client.run_action(spec, on_output)
         result = result_from(action, time.perf_counter() - began)
         return result.check() if check else result
+
+    def session(
+        self,
+        name: str = SESSION_DEFAULT,
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        user: str | None = None,
+        term: str = TERM_DEFAULT,
+        columns: int = COLUMNS_DEFAULT,
+        rows: int = ROWS_DEFAULT,
+    ) -> AsyncSession:
+        """A shell that keeps folder, variables and jobs between its runs; several by other names.
+
+        It starts at its first run, in `cwd`, with `env` and as `user`, on a terminal of `columns` by
+        `rows` that is a `term`; what an open session of this name started with stays. At most 16.
+        Raises InvalidRequest.
+        """
+        return AsyncSession(
+            self._client,
+            self.id,
+            self._ensure_open,
+            name,
+            cwd=cwd,
+            env=env,
+            user=user,
+            term=term,
+            columns=columns,
+            rows=rows,
+        )
+
+    async def start(
+        self,
+        command: Command,
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        user: str | None = None,
+        id: str | None = None,
+    ) -> AsyncProcess:
+        """Start a program in the background: a server, a watcher. It takes no cores, lives on between
+        actions, and ends with the sandbox. It is no action; at most 32 run at once.
+
+        Raises InvalidRequest, AlreadyExists (the id, with another command), FailedPrecondition,
+        TrajectoryClosed, InfraError.
+        """
+        body = requests.command_body(command, cwd=cwd, env=env, stdin=None, user=user)
+        process = self.process(requests.new_or(id))
+        request = pb.StartProcessRequest(trajectory=self.id, id=process.id, exec=body)
+        await self._ensure_open()
+        await self._client.connection.unary(START_PROCESS, request)
+        return process
+
+    def process(self, id: str) -> AsyncProcess:
+        """One that was started already, by whichever process of the task. Raises NotFound at use."""
+        return AsyncProcess(self._client, self.id, self._ensure_open, id)
 
     async def read_file(self, path: str) -> bytes:
         """A whole file; `path` is absolute or relative to the workdir. Raises FileError."""

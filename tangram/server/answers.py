@@ -12,9 +12,10 @@ from typing import Any
 from .. import __version__
 from ..errors import TangramError
 from ..limits import MESSAGE_BYTES_MAX
-from ..managers.base import FileInfo, Outcome, Stream
+from ..managers.base import FileInfo, ImageInfo, Outcome, RunResult, Stream
 from ..scheduler import State
 from ..v1 import actions_pb2, cluster_pb2, trajectories_pb2, types_pb2
+from .processes import Process
 from .records import (
     ActionExplanation,
     ActionRecord,
@@ -102,18 +103,25 @@ def timing_message(timing: Timing) -> types_pb2.Timing:
     )
 
 
+def process_message(process: Process) -> trajectories_pb2.Process:
+    """A background process as it stands, without its output."""
+    message = trajectories_pb2.Process(
+        id=process.id,
+        running=process.running,
+        output_bytes=process.output.produced(Stream.STDOUT),
+    )
+    if process.result is not None:
+        _fill_end(message.result, process.result)
+    if process.error is not None:
+        message.error.CopyFrom(error_message(process.error))
+    return message
+
+
 def _fill_result(message: types_pb2.Result, record: ActionRecord, output: bool) -> None:
     result = record.result
     assert result is not None
-    message.outcome = _OUTCOMES[result.outcome]
-    if result.exit_code is not None:
-        message.exit_code = result.exit_code
-    if result.signal is not None:
-        message.signal = result.signal
+    _fill_end(message, result)
     message.cached = record.cached
-    if result.cpu_seconds or result.peak_memory_bytes:
-        message.usage.cpu_seconds = result.cpu_seconds
-        message.usage.peak_memory_bytes = result.peak_memory_bytes
     if result.stdout_bytes or result.stderr_bytes:
         message.truncated = record.output.truncated
     if output and (result.stdout_bytes or result.stderr_bytes):
@@ -193,6 +201,9 @@ def trajectory_message(record: TrajectoryRecord) -> trajectories_pb2.Trajectory:
         message.launcher = info.launcher
         message.workdir = info.workdir
         message.limits.update(info.limits)
+        message.image_digest = info.image_digest
+    if (preparing := record.preparing()) is not None:
+        message.preparing = f"{preparing.reason}: {preparing.sentence}"
     return message
 
 
@@ -205,6 +216,22 @@ def snapshot_message(snapshot: Snapshot) -> trajectories_pb2.Snapshot:
         image=snapshot.kept.image,
         size_bytes=snapshot.kept.size_bytes,
         skipped=map(_utf8, snapshot.kept.skipped),
+    )
+
+
+def image_message(node: str, info: ImageInfo) -> cluster_pb2.Image:
+    return cluster_pb2.Image(
+        name=info.name,
+        node=node,
+        digest=info.digest,
+        state=info.state,
+        size_bytes=info.size_bytes,
+        in_use=info.in_use,
+        pinned=info.pinned,
+        pulled=info.pulled,
+        last_used_unix_s=info.last_used_unix_s,
+        fraction=info.fraction,
+        message=info.message,
     )
 
 
@@ -285,3 +312,15 @@ def _utf8(text: str) -> str:
     if text.isascii():
         return text
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _fill_end(message: types_pb2.Result, result: RunResult) -> None:
+    """How it ended, and what it used."""
+    message.outcome = _OUTCOMES[result.outcome]
+    if result.exit_code is not None:
+        message.exit_code = result.exit_code
+    if result.signal is not None:
+        message.signal = result.signal
+    if result.cpu_seconds or result.peak_memory_bytes:
+        message.usage.cpu_seconds = result.cpu_seconds
+        message.usage.peak_memory_bytes = result.peak_memory_bytes

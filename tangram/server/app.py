@@ -42,6 +42,7 @@ from .failures import from_manager
 from .folders import StateFolder, runtime_folder
 from .http import HttpServer
 from .metrics import Metrics
+from .node_images import NodeImages
 from .recorder import TraceRecorder
 from .trajectories_service import TrajectoriesService
 
@@ -211,7 +212,8 @@ class Server:
         _add(actions_pb2_grpc.add_ActionsServicer_to_server, actions, server)
         trajectories = TrajectoriesService(dispatcher, tenants)
         _add(trajectories_pb2_grpc.add_TrajectoriesServicer_to_server, trajectories, server)
-        _add(cluster_pb2_grpc.add_ClusterServicer_to_server, ClusterService(dispatcher), server)
+        cluster = ClusterService(dispatcher, NodeImages(self._managers))
+        _add(cluster_pb2_grpc.add_ClusterServicer_to_server, cluster, server)
         _add(health_pb2_grpc.add_HealthServicer_to_server, self._health, server)
         reflection.enable_server_reflection(
             (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server

@@ -15,6 +15,7 @@ from ..limits import (
     CORES_MAX,
     OUTPUT_BYTES_MAX,
     PRIORITY_MAX,
+    PULL_POLICIES,
     QUOTA_AMOUNT_MAX,
     STEP_MAX,
     TIMEOUT_S_DEFAULT,
@@ -111,6 +112,12 @@ def _deterministic(spec: types_pb2.ActionSpec, body: str) -> bytes:
             f"deterministic is for exec only: what a {body} says may change any time",
             field="deterministic",
         )
+    if spec.exec.session:
+        raise InvalidRequest(
+            "deterministic is for commands without a session: what one in a session says depends on "
+            "those before it",
+            field="deterministic",
+        )
     command = types_pb2.ActionSpec(exec=spec.exec, cores=spec.cores, timeout_s=spec.timeout_s)
     return blake2b(command.SerializeToString(deterministic=True), digest_size=16).digest()
 
@@ -130,6 +137,10 @@ def trajectory_request(
     if spec.network not in ("", "none", "egress"):
         raise InvalidRequest(
             f"network must be none or egress, not {spec.network!r}", field="network"
+        )
+    if spec.pull not in ("", *PULL_POLICIES):
+        raise InvalidRequest(
+            f"pull must be missing, always or never, not {spec.pull!r}", field="pull"
         )
     if len(spec.shell) > validate.SHELL_WORDS_MAX:
         raise InvalidRequest(
@@ -164,6 +175,7 @@ def trajectory_request(
             shell=validate.argv(spec.shell, "shell"),
             concurrency=concurrency,
             labels=labels,
+            pull=spec.pull,
         ),
         labels=labels,
         snapshot=validate.identifier(spec.snapshot, "snapshot") if spec.snapshot else "",
@@ -214,6 +226,16 @@ def _offers_choice(cores: types_pb2.Amounts) -> bool:
     return bool(cores.min) or len(cores.values) > 1
 
 
+def background_request(message: types_pb2.Exec) -> ExecSpec:
+    """The command of a background process. Raises InvalidRequest with the field to blame."""
+    if message.session:
+        raise InvalidRequest(
+            "exec.session is for actions: a background process has a place of its own",
+            field="exec.session",
+        )
+    return _exec(message, False, 0)
+
+
 def _exec(message: types_pb2.Exec, substitute_cores: bool, output_limit_bytes: int) -> ExecSpec:
     argv = validate.argv(message.argv, "exec.argv")
     shell_command = validate.no_nul(message.shell_command, "exec.shell_command")
@@ -241,7 +263,20 @@ def _exec(message: types_pb2.Exec, substitute_cores: bool, output_limit_bytes: i
         user=validate.user(message.user, "exec.user"),
         max_output_bytes=limit or output_limit_bytes,
         substitute_cores=substitute_cores,
+        session=_session(message),
     )
+
+
+def _session(message: types_pb2.Exec) -> str:
+    if not message.session:
+        return ""
+    if message.stdin:
+        raise InvalidRequest(
+            "exec.stdin is for commands without a session: a session's read its terminal, to which "
+            "SessionInput types",
+            field="exec.stdin",
+        )
+    return validate.identifier(message.session, "exec.session")
 
 
 def _call(message: types_pb2.Call) -> tuple[Demand, CallSpec]:
@@ -278,7 +313,7 @@ def _profile(message: types_pb2.Profile) -> Profile:
         )
     for units, efficiency in message.elasticity.items():
         validate.integer(units, "profile.elasticity", 1, CORES_MAX, "units")
-        validate.fraction(efficiency, f"profile.elasticity[{units}]")
+        validate.efficiency(efficiency, f"profile.elasticity[{units}]")
         if units == 1 and efficiency != 1:
             raise InvalidRequest(
                 f"profile.elasticity[1] must be 1, since duration_s is with one unit, not"

@@ -331,8 +331,8 @@ class Dispatcher:
         record = self.record(action_id)
         known = self._scheduler.knows(action_id)
         story = self._scheduler.explain(action_id, self.now()) if known else None
-        starting = self._trajectories.start_problem(record.request.action.trajectory)
-        return explain(record, story, self._log.about(action_id), self.now(), starting)
+        trajectory = self._trajectories.find(record.request.action.trajectory)
+        return explain(record, story, self._log.about(action_id), self.now(), trajectory)
 
     def status(self) -> PoolStatus:
         """The pool now."""

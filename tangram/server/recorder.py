@@ -65,6 +65,7 @@ class _Line:
 
     start: float
     trajectory: TraceTrajectory
+    record: TrajectoryRecord | None = None
     steps: list[_Step] = field(default_factory=list)
 
 
@@ -104,7 +105,7 @@ class TraceRecorder:
             tenant=owner.tenant,
             reserved_mib=owner.reserve.get(MEMORY, 0) / MIB,
         )
-        self._open[record.id] = _Line(record.opened, trajectory)
+        self._open[record.id] = _Line(record.opened, trajectory, record)
 
     def released(self, record: ActionRecord) -> None:
         """What an action was granted is free again: the last that happens to it."""
@@ -168,10 +169,13 @@ class TraceRecorder:
         if len(self._waiting) >= WAITING_MAX or len(self._names) >= TRAJECTORIES_MAX:
             self._drop(len(line.steps), "the disk is too slow, or the trace has too many lines")
             return
+        image, digest = _image(line.record)
         trajectory = replace(
             line.trajectory,
             id=self._unique(line.trajectory.id),
             actions=tuple(_with_gaps(line.start, line.steps)),
+            image=image,
+            image_digest=digest,
         )
         self._waiting.append((write_line(trajectory) + "\n", len(line.steps)))
         if self._writing is None or self._writing.done():
@@ -205,6 +209,13 @@ class TraceRecorder:
         if not self.dropped:
             log.error("the trace %s is not whole from now on: %s", self.path, why)
         self.dropped += actions
+
+
+def _image(record: TrajectoryRecord | None) -> tuple[str, str]:
+    """What ran, and its digest, which is known once it has started."""
+    if record is None or record.info is None or not record.info.image_digest:
+        return "", ""
+    return record.request.spec.image, record.info.image_digest
 
 
 def _create(path: Path) -> tuple[Path, int]:

@@ -12,7 +12,15 @@ from enum import StrEnum
 from typing import Self
 
 from ..errors import TangramError
-from ..managers.base import Payload, RunResult, SandboxInfo, SandboxSpec, WarmStatus
+from ..managers.base import (
+    Payload,
+    Preparation,
+    RunResult,
+    SandboxHost,
+    SandboxInfo,
+    SandboxSpec,
+    WarmStatus,
+)
 from ..scheduler import Action, EndReason, ResourceId, State, Trajectory, WaitReason
 from ..scheduler.stretches import Stretches
 from .known_files import KnownFiles
@@ -187,6 +195,9 @@ class TrajectoryRecord:
     files: KnownFiles | None = None
     """What is known of its files, where answers are kept for its task."""
 
+    host: SandboxHost | None = None
+    """Who starts it, once it is placed."""
+
     @property
     def id(self) -> str:
         return self.request.trajectory.id
@@ -196,6 +207,12 @@ class TrajectoryRecord:
         if self.placed is None or self.ready_at is None:
             return 0.0
         return max(0.0, min(now, self.ready_at) - max(since, self.placed))
+
+    def preparing(self) -> Preparation | None:
+        """What its start waits for now, if that is something of note."""
+        if self.host is None or self.state is not TrajectoryState.STARTING:
+            return None
+        return self.host.preparing(self.id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from ..managers.base import Manager, QuotaHost, SandboxHost
 from ..scheduler import CLUSTER, Explanation, Grant, Resized, ResourceId, Scheduler, WaitSpan
@@ -36,6 +36,12 @@ TASKS_MAX = 1000
 CHANGES_SHOWN_MAX = 8
 """Changes of a running action's amounts that the sentence about its run tells of."""
 
+IMAGE_PULL = "image-pull"
+"""The reason of a stretch in which an image came."""
+
+IMAGE_WAIT_SHOWN_S = 0.05
+"""Looking at an image that is there takes less, and is part of the start."""
+
 BUSIEST_MAX = 50
 """Actions listed in a status, longest-lived first."""
 
@@ -49,7 +55,7 @@ _SENTENCES = {
     WaitReason.QUOTA: "the quota's concurrency was used up",
     WaitReason.RATE: "the quota's rate was used up",
     WaitReason.QUOTA_CLOSED: "the provider had asked to wait",
-    WaitReason.BEHIND: "older actions waited for the same",
+    WaitReason.BEHIND: "others that go first waited for the same",
     WaitReason.RESERVED: "the units were kept for an older action",
     WaitReason.FOR_MORE: "it ends sooner with more units than were free",
     WaitReason.TASK_LIMIT: "its task held as many units as it may",
@@ -151,15 +157,16 @@ def explain(
     story: Explanation | None,
     history: Sequence[tuple[float, LogItem]],
     now: float,
-    start_problem: str = "",
+    trajectory: TrajectoryRecord | None = None,
 ) -> ActionExplanation:
     """One action's life so far, as stretches with reasons. `story` is what the scheduler tells;
-    None in the moment before the action reached it. `start_problem` is why its sandbox has not
-    started yet."""
+    None in the moment before the action reached it. `trajectory` is its own."""
     return ActionExplanation(
         record=record,
-        spans=tuple(_spans(record, story.spans if story else (), _changes(history), now)),
-        sentence=_sentence(record, story, now) + (f"; {start_problem}" if start_problem else ""),
+        spans=tuple(
+            _spans(record, story.spans if story else (), _changes(history), now, trajectory)
+        ),
+        sentence=_sentence(record, story, now, trajectory),
         ahead=story.ahead if story else 0,
         predicted_run_s=story.predicted_run_s if story else None,
         predicted_from=str(story.predicted_from) if story else "",
@@ -212,16 +219,18 @@ def _spans(
     waits: Sequence[WaitSpan],
     changes: Sequence[tuple[float, str]],
     now: float,
+    trajectory: TrajectoryRecord | None,
 ) -> list[Span]:
     since = record.submitted
-    spans = []
+    spans: list[Span] = []
     for wait in waits:
-        starting = wait.reason is WaitReason.SANDBOX_STARTING
+        if wait.reason is WaitReason.SANDBOX_STARTING:
+            spans += _start_spans(wait, since, trajectory)
+            continue
         where = str(wait.resource) if wait.resource else ""
         sentence = _SENTENCES[wait.reason] + (f" ({where})" if where else "")
         end = wait.end - since if wait.end is not None else None
-        part = "prepare" if starting else "queue"
-        spans.append(Span(part, str(wait.reason), where, sentence, wait.start - since, end))
+        spans.append(Span("queue", str(wait.reason), where, sentence, wait.start - since, end))
     if record.granted is not None:
         end_at = record.started if record.started is not None else record.ended
         end = end_at - since if end_at is not None else None
@@ -239,7 +248,28 @@ def _spans(
     return spans
 
 
-def _sentence(record: ActionRecord, story: Explanation | None, now: float) -> str:
+def _start_spans(wait: WaitSpan, since: float, trajectory: TrajectoryRecord | None) -> list[Span]:
+    """A wait for a sandbox that starts, and before that for its image."""
+    end = wait.end - since if wait.end is not None else None
+    begin, reason = wait.start - since, str(wait.reason)
+    preparing = trajectory.preparing() if trajectory is not None else None
+    if preparing is not None and end is None:
+        sentence = f"its image {preparing.sentence}"
+        return [Span("prepare", preparing.reason, "", sentence, begin, None)]
+    spans = []
+    if trajectory is not None and trajectory.placed is not None and trajectory.info is not None:
+        wait_s = trajectory.info.image_wait_s
+        pulled = trajectory.placed + wait_s - since
+        pulled = min(pulled, end) if end is not None else pulled
+        if wait_s >= IMAGE_WAIT_SHOWN_S and pulled > begin:
+            spans = [Span("prepare", IMAGE_PULL, "", "its image was pulled", begin, pulled)]
+            begin = pulled
+    return [*spans, Span("prepare", reason, "", _SENTENCES[wait.reason], begin, end)]
+
+
+def _sentence(
+    record: ActionRecord, story: Explanation | None, now: float, trajectory: TrajectoryRecord | None
+) -> str:
     act_s = record.timing(now).act_s
     if record.error is not None:
         return f"{record.state} after {act_s:.3f} s: {record.error}"
@@ -249,6 +279,12 @@ def _sentence(record: ActionRecord, story: Explanation | None, now: float) -> st
         return f"{record.result.outcome.value} after {act_s:.3f} s"
     if record.same_as:
         return f"waits for action {record.same_as}, which runs the same command on the same files"
+    preparing = trajectory.preparing() if trajectory is not None else None
+    if preparing is not None:
+        return f"waits for the sandbox of its trajectory, whose image {preparing.sentence}"
+    starting = trajectory is not None and trajectory.state is TrajectoryState.STARTING
+    if starting and trajectory is not None and trajectory.message:
+        return f"waits for the sandbox of its trajectory: {trajectory.message}"
     return story.sentence if story else "is being accepted"
 
 
@@ -283,11 +319,11 @@ def _changes(items: Sequence[tuple[float, LogItem]]) -> list[tuple[float, str]]:
 
 def _detail(item: LogItem) -> str:
     shown = []
-    for field in fields(item):
-        value = getattr(item, field.name)
-        if field.name == "action" or value in ("", None):
+    for name in item.__match_args__:
+        value = getattr(item, name)
+        if name == "action" or value in ("", None):
             continue
-        if field.name == "amounts":
+        if name == "amounts":
             value = ", ".join(f"{amount} {resource}" for resource, amount in value.items())
-        shown.append(f"{field.name}={value}")
+        shown.append(f"{name}={value}")
     return " ".join(shown)

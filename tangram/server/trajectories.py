@@ -92,12 +92,9 @@ class TrajectoryBook:
             )
         return record
 
-    def start_problem(self, trajectory_id: str | None) -> str:
-        """Why the last try to start its sandbox failed; "" if none did, or it is not starting."""
-        record = self._records.get(trajectory_id or "")
-        if record is None or record.state is not TrajectoryState.STARTING:
-            return ""
-        return record.message
+    def find(self, trajectory_id: str | None) -> TrajectoryRecord | None:
+        """None for one that is not known, or not any more."""
+        return self._records.get(trajectory_id or "")
 
     def is_gone(self, trajectory_id: str) -> bool:
         """Whether it has ended and its sandbox is removed, or cannot be; also of a forgotten one."""
@@ -155,7 +152,7 @@ class TrajectoryBook:
         record.node, record.token, record.placed = decision.node, decision.token, self._clock()
         if record.state == TrajectoryState.CLOSED:  # closed meanwhile: `close` removes it
             return
-        record.state = TrajectoryState.STARTING
+        record.state, record.host = TrajectoryState.STARTING, self._hosts[record.node]
         self._starts[record.id] = asyncio.create_task(
             self._start(record), name=f"start sandbox of {record.id}"
         )

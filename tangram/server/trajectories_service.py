@@ -1,39 +1,45 @@
-"""tangram.v1.Trajectories: open, attach, close, fork, and the files of their sandboxes."""
+"""tangram.v1.Trajectories: open, attach, close, fork; the files, sessions and background processes of
+their sandboxes."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Self, TypeVar
 
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, TooLarge
 from ..limits import (
     FILE_CHUNK_BYTES,
     FILE_MODE_DEFAULT,
     FILE_MODE_MAX,
     FORKS_MAX,
+    PORT_MAX,
+    SESSION_INPUT_BYTES_MAX,
     SIZE_BYTES_MAX,
 )
 from ..v1 import trajectories_pb2 as pb
 from ..v1.trajectories_pb2_grpc import TrajectoriesServicer
 from . import validate
-from .answers import file_message, snapshot_message, trajectory_message
-from .convert import trajectory_request
+from .answers import file_message, process_message, snapshot_message, trajectory_message
+from .convert import background_request, trajectory_request
 from .dispatcher import Dispatcher
 from .known_files import DIGEST_BYTES, KnownFiles
+from .processes import OUTPUT_BYTES, Process, Processes, ended_within
 from .service import Context, method
 
 Part = TypeVar("Part", pb.WriteFileRequest, pb.WriteTreeRequest)
 
 
 class TrajectoriesService(TrajectoriesServicer):
-    """Stateless: all it knows is the dispatcher."""
+    """Converts and calls: actions are the dispatcher's, background processes `Processes`'."""
 
     def __init__(self, dispatcher: Dispatcher, tenants: Mapping[str, str]) -> None:
         """`tenants` maps tasks to whose they are."""
         self._dispatcher = dispatcher
         self._tenants = tenants
+        self._processes = Processes(dispatcher.sandbox_host)
 
     # -- life --------------------------------------------------------------------------------
 
@@ -196,6 +202,79 @@ class TrajectoriesService(TrajectoriesServicer):
         path = validate.path(request.path, "path") or "."
         host = await self._dispatcher.sandbox_host(trajectory)
         return pb.StatResponse(file=file_message(await host.stat(trajectory, path)))
+
+    # -- sessions and background processes ---------------------------------------------------
+
+    @method
+    async def SessionInput(
+        self, request: pb.SessionInputRequest, context: Context
+    ) -> pb.SessionInputResponse:
+        trajectory = validate.identifier(request.trajectory, "trajectory")
+        session = validate.identifier(request.session, "session")
+        if len(request.data) > SESSION_INPUT_BYTES_MAX:
+            raise TooLarge(
+                f"data has {len(request.data)} bytes, the limit is {SESSION_INPUT_BYTES_MAX}: nobody "
+                "types so much; write a file",
+                field="data",
+            )
+        if not (request.data or request.interrupt or request.close):
+            raise InvalidRequest("data is missing: give it, interrupt or close", field="data")
+        host = await self._dispatcher.sandbox_host(trajectory)
+        await host.session_input(
+            trajectory,
+            session,
+            request.data,
+            interrupt=request.interrupt,
+            close=request.close,
+        )
+        return pb.SessionInputResponse()
+
+    @method
+    async def StartProcess(
+        self, request: pb.StartProcessRequest, context: Context
+    ) -> pb.StartProcessResponse:
+        trajectory = validate.identifier(request.trajectory, "trajectory")
+        identifier = validate.identifier(request.id, "id")
+        spec = replace(background_request(request.exec), max_output_bytes=OUTPUT_BYTES)
+        files = self._dispatcher.trajectory(trajectory).files
+        process = await self._processes.start(trajectory, identifier, spec, files)
+        return pb.StartProcessResponse(process=process_message(process))
+
+    @method
+    async def WaitProcess(
+        self, request: pb.WaitProcessRequest, context: Context
+    ) -> pb.WaitProcessResponse:
+        wait_s = validate.seconds_or_zero(request.wait_s, "wait_s")
+        offset = validate.integer(request.offset, "offset", 0, SIZE_BYTES_MAX, "bytes")
+        process = await self._find_process(request.trajectory, request.id)
+        if not request.HasField("offset"):
+            await ended_within(process, wait_s)
+            return pb.WaitProcessResponse(process=process_message(process))
+        start, data = await self._processes.read(process, offset, wait_s)
+        data = data[:FILE_CHUNK_BYTES]
+        return pb.WaitProcessResponse(process=process_message(process), offset=start, data=data)
+
+    @method
+    async def StopProcess(
+        self, request: pb.StopProcessRequest, context: Context
+    ) -> pb.StopProcessResponse:
+        grace_s = validate.seconds_or_zero(request.grace_s, "grace_s")
+        process = await self._find_process(request.trajectory, request.id)
+        await self._processes.stop(process, grace_s)
+        return pb.StopProcessResponse(process=process_message(process))
+
+    @method
+    async def WaitPort(self, request: pb.WaitPortRequest, context: Context) -> pb.WaitPortResponse:
+        trajectory = validate.identifier(request.trajectory, "trajectory")
+        port = validate.integer(request.port, "port", 1, PORT_MAX)
+        timeout_s = validate.seconds_or_zero(request.timeout_s, "timeout_s")
+        host = await self._dispatcher.sandbox_host(trajectory)
+        return pb.WaitPortResponse(open=await host.wait_port(trajectory, port, timeout_s))
+
+    async def _find_process(self, trajectory: str, identifier: str) -> Process:
+        return await self._processes.find(
+            validate.identifier(trajectory, "trajectory"), validate.identifier(identifier, "id")
+        )
 
 
 class _Hashed:

@@ -6,7 +6,6 @@ returns the checked value; what a value means is decided in `convert` and behind
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
@@ -20,6 +19,7 @@ from ..limits import (
     STDIN_BYTES_MAX,
     TIME_S_MAX,
 )
+from ..scheduler.model import EFFICIENCY_MIN
 
 AMOUNT_VALUES_MAX = 1024
 """Entries of a set of amounts or of an elasticity table: the scheduler walks them per pass."""
@@ -103,11 +103,13 @@ def at_least(value: float, field: str, low: float) -> float:
     raise InvalidRequest(f"{field} must be at least {low:g}, not {value:g}", field=field)
 
 
-def fraction(value: float, field: str) -> float:
-    """A share: above 0, at most 1."""
-    if 0 < value <= 1 and math.isfinite(value):
+def efficiency(value: float, field: str) -> float:
+    """Of several units: at least EFFICIENCY_MIN, at most 1."""
+    if EFFICIENCY_MIN <= value <= 1:
         return value
-    raise InvalidRequest(f"{field} must be above 0 and at most 1, not {value:g}", field=field)
+    raise InvalidRequest(
+        f"{field} must be from {EFFICIENCY_MIN:g} to 1, not {value:g}", field=field
+    )
 
 
 def share(value: float, field: str) -> float:

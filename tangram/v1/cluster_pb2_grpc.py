@@ -44,6 +44,16 @@ class ClusterStub(object):
                 request_serializer=tangram_dot_v1_dot_cluster__pb2.WatchRequest.SerializeToString,
                 response_deserializer=tangram_dot_v1_dot_cluster__pb2.StatusResponse.FromString,
                 _registered_method=True)
+        self.Images = channel.unary_unary(
+                '/tangram.v1.Cluster/Images',
+                request_serializer=tangram_dot_v1_dot_cluster__pb2.ImagesRequest.SerializeToString,
+                response_deserializer=tangram_dot_v1_dot_cluster__pb2.ImagesResponse.FromString,
+                _registered_method=True)
+        self.Prefetch = channel.unary_unary(
+                '/tangram.v1.Cluster/Prefetch',
+                request_serializer=tangram_dot_v1_dot_cluster__pb2.PrefetchRequest.SerializeToString,
+                response_deserializer=tangram_dot_v1_dot_cluster__pb2.PrefetchResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServicer(object):
@@ -61,6 +71,18 @@ class ClusterServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Images(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Prefetch(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -73,6 +95,16 @@ def add_ClusterServicer_to_server(servicer, server):
                     servicer.Watch,
                     request_deserializer=tangram_dot_v1_dot_cluster__pb2.WatchRequest.FromString,
                     response_serializer=tangram_dot_v1_dot_cluster__pb2.StatusResponse.SerializeToString,
+            ),
+            'Images': grpc.unary_unary_rpc_method_handler(
+                    servicer.Images,
+                    request_deserializer=tangram_dot_v1_dot_cluster__pb2.ImagesRequest.FromString,
+                    response_serializer=tangram_dot_v1_dot_cluster__pb2.ImagesResponse.SerializeToString,
+            ),
+            'Prefetch': grpc.unary_unary_rpc_method_handler(
+                    servicer.Prefetch,
+                    request_deserializer=tangram_dot_v1_dot_cluster__pb2.PrefetchRequest.FromString,
+                    response_serializer=tangram_dot_v1_dot_cluster__pb2.PrefetchResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -129,6 +161,60 @@ class Cluster(object):
             '/tangram.v1.Cluster/Watch',
             tangram_dot_v1_dot_cluster__pb2.WatchRequest.SerializeToString,
             tangram_dot_v1_dot_cluster__pb2.StatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Images(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tangram.v1.Cluster/Images',
+            tangram_dot_v1_dot_cluster__pb2.ImagesRequest.SerializeToString,
+            tangram_dot_v1_dot_cluster__pb2.ImagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Prefetch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tangram.v1.Cluster/Prefetch',
+            tangram_dot_v1_dot_cluster__pb2.PrefetchRequest.SerializeToString,
+            tangram_dot_v1_dot_cluster__pb2.PrefetchResponse.FromString,
             options,
             channel_credentials,
             insecure,

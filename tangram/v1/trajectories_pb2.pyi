@@ -23,7 +23,7 @@ TRAJECTORY_STATE_LOST: TrajectoryState
 TRAJECTORY_STATE_CLOSED: TrajectoryState
 
 class TrajectorySpec(_message.Message):
-    __slots__ = ("id", "task", "image", "group", "step", "priority", "labels", "memory_bytes", "disk_bytes", "shm_bytes", "network", "user", "workdir", "env", "shell", "concurrency", "ttl_s", "snapshot")
+    __slots__ = ("id", "task", "image", "group", "step", "priority", "labels", "memory_bytes", "disk_bytes", "shm_bytes", "network", "user", "workdir", "env", "shell", "concurrency", "ttl_s", "pull", "snapshot")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -55,6 +55,7 @@ class TrajectorySpec(_message.Message):
     SHELL_FIELD_NUMBER: _ClassVar[int]
     CONCURRENCY_FIELD_NUMBER: _ClassVar[int]
     TTL_S_FIELD_NUMBER: _ClassVar[int]
+    PULL_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     id: str
     task: str
@@ -73,11 +74,12 @@ class TrajectorySpec(_message.Message):
     shell: _containers.RepeatedScalarFieldContainer[str]
     concurrency: int
     ttl_s: float
+    pull: str
     snapshot: str
-    def __init__(self, id: _Optional[str] = ..., task: _Optional[str] = ..., image: _Optional[str] = ..., group: _Optional[str] = ..., step: _Optional[int] = ..., priority: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., memory_bytes: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., shm_bytes: _Optional[int] = ..., network: _Optional[str] = ..., user: _Optional[str] = ..., workdir: _Optional[str] = ..., env: _Optional[_Mapping[str, str]] = ..., shell: _Optional[_Iterable[str]] = ..., concurrency: _Optional[int] = ..., ttl_s: _Optional[float] = ..., snapshot: _Optional[str] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., task: _Optional[str] = ..., image: _Optional[str] = ..., group: _Optional[str] = ..., step: _Optional[int] = ..., priority: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., memory_bytes: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., shm_bytes: _Optional[int] = ..., network: _Optional[str] = ..., user: _Optional[str] = ..., workdir: _Optional[str] = ..., env: _Optional[_Mapping[str, str]] = ..., shell: _Optional[_Iterable[str]] = ..., concurrency: _Optional[int] = ..., ttl_s: _Optional[float] = ..., pull: _Optional[str] = ..., snapshot: _Optional[str] = ...) -> None: ...
 
 class Trajectory(_message.Message):
-    __slots__ = ("id", "task", "state", "node", "launcher", "image", "message", "limits", "workdir", "error", "forked_from")
+    __slots__ = ("id", "task", "state", "node", "launcher", "image", "message", "limits", "workdir", "error", "forked_from", "image_digest", "preparing")
     class LimitsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -96,6 +98,8 @@ class Trajectory(_message.Message):
     WORKDIR_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     FORKED_FROM_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    PREPARING_FIELD_NUMBER: _ClassVar[int]
     id: str
     task: str
     state: TrajectoryState
@@ -107,7 +111,9 @@ class Trajectory(_message.Message):
     workdir: str
     error: _types_pb2.Error
     forked_from: str
-    def __init__(self, id: _Optional[str] = ..., task: _Optional[str] = ..., state: _Optional[_Union[TrajectoryState, str]] = ..., node: _Optional[str] = ..., launcher: _Optional[str] = ..., image: _Optional[str] = ..., message: _Optional[str] = ..., limits: _Optional[_Mapping[str, str]] = ..., workdir: _Optional[str] = ..., error: _Optional[_Union[_types_pb2.Error, _Mapping]] = ..., forked_from: _Optional[str] = ...) -> None: ...
+    image_digest: str
+    preparing: str
+    def __init__(self, id: _Optional[str] = ..., task: _Optional[str] = ..., state: _Optional[_Union[TrajectoryState, str]] = ..., node: _Optional[str] = ..., launcher: _Optional[str] = ..., image: _Optional[str] = ..., message: _Optional[str] = ..., limits: _Optional[_Mapping[str, str]] = ..., workdir: _Optional[str] = ..., error: _Optional[_Union[_types_pb2.Error, _Mapping]] = ..., forked_from: _Optional[str] = ..., image_digest: _Optional[str] = ..., preparing: _Optional[str] = ...) -> None: ...
 
 class OpenRequest(_message.Message):
     __slots__ = ("trajectory",)
@@ -356,3 +362,105 @@ class StatResponse(_message.Message):
     FILE_FIELD_NUMBER: _ClassVar[int]
     file: FileInfo
     def __init__(self, file: _Optional[_Union[FileInfo, _Mapping]] = ...) -> None: ...
+
+class SessionInputRequest(_message.Message):
+    __slots__ = ("trajectory", "session", "data", "interrupt", "close")
+    TRAJECTORY_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    INTERRUPT_FIELD_NUMBER: _ClassVar[int]
+    CLOSE_FIELD_NUMBER: _ClassVar[int]
+    trajectory: str
+    session: str
+    data: bytes
+    interrupt: bool
+    close: bool
+    def __init__(self, trajectory: _Optional[str] = ..., session: _Optional[str] = ..., data: _Optional[bytes] = ..., interrupt: bool = ..., close: bool = ...) -> None: ...
+
+class SessionInputResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Process(_message.Message):
+    __slots__ = ("id", "running", "result", "error", "output_bytes")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    running: bool
+    result: _types_pb2.Result
+    error: _types_pb2.Error
+    output_bytes: int
+    def __init__(self, id: _Optional[str] = ..., running: bool = ..., result: _Optional[_Union[_types_pb2.Result, _Mapping]] = ..., error: _Optional[_Union[_types_pb2.Error, _Mapping]] = ..., output_bytes: _Optional[int] = ...) -> None: ...
+
+class StartProcessRequest(_message.Message):
+    __slots__ = ("trajectory", "id", "exec")
+    TRAJECTORY_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    EXEC_FIELD_NUMBER: _ClassVar[int]
+    trajectory: str
+    id: str
+    exec: _types_pb2.Exec
+    def __init__(self, trajectory: _Optional[str] = ..., id: _Optional[str] = ..., exec: _Optional[_Union[_types_pb2.Exec, _Mapping]] = ...) -> None: ...
+
+class StartProcessResponse(_message.Message):
+    __slots__ = ("process",)
+    PROCESS_FIELD_NUMBER: _ClassVar[int]
+    process: Process
+    def __init__(self, process: _Optional[_Union[Process, _Mapping]] = ...) -> None: ...
+
+class WaitProcessRequest(_message.Message):
+    __slots__ = ("trajectory", "id", "offset", "wait_s")
+    TRAJECTORY_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    WAIT_S_FIELD_NUMBER: _ClassVar[int]
+    trajectory: str
+    id: str
+    offset: int
+    wait_s: float
+    def __init__(self, trajectory: _Optional[str] = ..., id: _Optional[str] = ..., offset: _Optional[int] = ..., wait_s: _Optional[float] = ...) -> None: ...
+
+class WaitProcessResponse(_message.Message):
+    __slots__ = ("process", "offset", "data")
+    PROCESS_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    process: Process
+    offset: int
+    data: bytes
+    def __init__(self, process: _Optional[_Union[Process, _Mapping]] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class StopProcessRequest(_message.Message):
+    __slots__ = ("trajectory", "id", "grace_s")
+    TRAJECTORY_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    GRACE_S_FIELD_NUMBER: _ClassVar[int]
+    trajectory: str
+    id: str
+    grace_s: float
+    def __init__(self, trajectory: _Optional[str] = ..., id: _Optional[str] = ..., grace_s: _Optional[float] = ...) -> None: ...
+
+class StopProcessResponse(_message.Message):
+    __slots__ = ("process",)
+    PROCESS_FIELD_NUMBER: _ClassVar[int]
+    process: Process
+    def __init__(self, process: _Optional[_Union[Process, _Mapping]] = ...) -> None: ...
+
+class WaitPortRequest(_message.Message):
+    __slots__ = ("trajectory", "port", "timeout_s")
+    TRAJECTORY_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    trajectory: str
+    port: int
+    timeout_s: float
+    def __init__(self, trajectory: _Optional[str] = ..., port: _Optional[int] = ..., timeout_s: _Optional[float] = ...) -> None: ...
+
+class WaitPortResponse(_message.Message):
+    __slots__ = ("open",)
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    open: bool
+    def __init__(self, open: bool = ...) -> None: ...

@@ -109,6 +109,31 @@ class TrajectoriesStub(object):
                 request_serializer=tangram_dot_v1_dot_trajectories__pb2.ListSnapshotsRequest.SerializeToString,
                 response_deserializer=tangram_dot_v1_dot_trajectories__pb2.ListSnapshotsResponse.FromString,
                 _registered_method=True)
+        self.SessionInput = channel.unary_unary(
+                '/tangram.v1.Trajectories/SessionInput',
+                request_serializer=tangram_dot_v1_dot_trajectories__pb2.SessionInputRequest.SerializeToString,
+                response_deserializer=tangram_dot_v1_dot_trajectories__pb2.SessionInputResponse.FromString,
+                _registered_method=True)
+        self.StartProcess = channel.unary_unary(
+                '/tangram.v1.Trajectories/StartProcess',
+                request_serializer=tangram_dot_v1_dot_trajectories__pb2.StartProcessRequest.SerializeToString,
+                response_deserializer=tangram_dot_v1_dot_trajectories__pb2.StartProcessResponse.FromString,
+                _registered_method=True)
+        self.WaitProcess = channel.unary_unary(
+                '/tangram.v1.Trajectories/WaitProcess',
+                request_serializer=tangram_dot_v1_dot_trajectories__pb2.WaitProcessRequest.SerializeToString,
+                response_deserializer=tangram_dot_v1_dot_trajectories__pb2.WaitProcessResponse.FromString,
+                _registered_method=True)
+        self.StopProcess = channel.unary_unary(
+                '/tangram.v1.Trajectories/StopProcess',
+                request_serializer=tangram_dot_v1_dot_trajectories__pb2.StopProcessRequest.SerializeToString,
+                response_deserializer=tangram_dot_v1_dot_trajectories__pb2.StopProcessResponse.FromString,
+                _registered_method=True)
+        self.WaitPort = channel.unary_unary(
+                '/tangram.v1.Trajectories/WaitPort',
+                request_serializer=tangram_dot_v1_dot_trajectories__pb2.WaitPortRequest.SerializeToString,
+                response_deserializer=tangram_dot_v1_dot_trajectories__pb2.WaitPortResponse.FromString,
+                _registered_method=True)
 
 
 class TrajectoriesServicer(object):
@@ -209,6 +234,39 @@ class TrajectoriesServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SessionInput(self, request, context):
+        """may not be asked twice
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartProcess(self, request, context):
+        """in the background
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WaitProcess(self, request, context):
+        """for output or its end
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StopProcess(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WaitPort(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TrajectoriesServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -286,6 +344,31 @@ def add_TrajectoriesServicer_to_server(servicer, server):
                     servicer.ListSnapshots,
                     request_deserializer=tangram_dot_v1_dot_trajectories__pb2.ListSnapshotsRequest.FromString,
                     response_serializer=tangram_dot_v1_dot_trajectories__pb2.ListSnapshotsResponse.SerializeToString,
+            ),
+            'SessionInput': grpc.unary_unary_rpc_method_handler(
+                    servicer.SessionInput,
+                    request_deserializer=tangram_dot_v1_dot_trajectories__pb2.SessionInputRequest.FromString,
+                    response_serializer=tangram_dot_v1_dot_trajectories__pb2.SessionInputResponse.SerializeToString,
+            ),
+            'StartProcess': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartProcess,
+                    request_deserializer=tangram_dot_v1_dot_trajectories__pb2.StartProcessRequest.FromString,
+                    response_serializer=tangram_dot_v1_dot_trajectories__pb2.StartProcessResponse.SerializeToString,
+            ),
+            'WaitProcess': grpc.unary_unary_rpc_method_handler(
+                    servicer.WaitProcess,
+                    request_deserializer=tangram_dot_v1_dot_trajectories__pb2.WaitProcessRequest.FromString,
+                    response_serializer=tangram_dot_v1_dot_trajectories__pb2.WaitProcessResponse.SerializeToString,
+            ),
+            'StopProcess': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopProcess,
+                    request_deserializer=tangram_dot_v1_dot_trajectories__pb2.StopProcessRequest.FromString,
+                    response_serializer=tangram_dot_v1_dot_trajectories__pb2.StopProcessResponse.SerializeToString,
+            ),
+            'WaitPort': grpc.unary_unary_rpc_method_handler(
+                    servicer.WaitPort,
+                    request_deserializer=tangram_dot_v1_dot_trajectories__pb2.WaitPortRequest.FromString,
+                    response_serializer=tangram_dot_v1_dot_trajectories__pb2.WaitPortResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -693,6 +776,141 @@ class Trajectories(object):
             '/tangram.v1.Trajectories/ListSnapshots',
             tangram_dot_v1_dot_trajectories__pb2.ListSnapshotsRequest.SerializeToString,
             tangram_dot_v1_dot_trajectories__pb2.ListSnapshotsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SessionInput(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tangram.v1.Trajectories/SessionInput',
+            tangram_dot_v1_dot_trajectories__pb2.SessionInputRequest.SerializeToString,
+            tangram_dot_v1_dot_trajectories__pb2.SessionInputResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartProcess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tangram.v1.Trajectories/StartProcess',
+            tangram_dot_v1_dot_trajectories__pb2.StartProcessRequest.SerializeToString,
+            tangram_dot_v1_dot_trajectories__pb2.StartProcessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WaitProcess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tangram.v1.Trajectories/WaitProcess',
+            tangram_dot_v1_dot_trajectories__pb2.WaitProcessRequest.SerializeToString,
+            tangram_dot_v1_dot_trajectories__pb2.WaitProcessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopProcess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tangram.v1.Trajectories/StopProcess',
+            tangram_dot_v1_dot_trajectories__pb2.StopProcessRequest.SerializeToString,
+            tangram_dot_v1_dot_trajectories__pb2.StopProcessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WaitPort(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tangram.v1.Trajectories/WaitPort',
+            tangram_dot_v1_dot_trajectories__pb2.WaitPortRequest.SerializeToString,
+            tangram_dot_v1_dot_trajectories__pb2.WaitPortResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -68,7 +68,7 @@ class Profile(_message.Message):
     def __init__(self, duration_s: _Optional[float] = ..., elasticity: _Optional[_Mapping[int, float]] = ..., serial: _Optional[float] = ...) -> None: ...
 
 class Exec(_message.Message):
-    __slots__ = ("argv", "shell_command", "cwd", "env", "stdin", "user", "max_output_bytes")
+    __slots__ = ("argv", "shell_command", "cwd", "env", "stdin", "user", "max_output_bytes", "session")
     class EnvEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -83,6 +83,7 @@ class Exec(_message.Message):
     STDIN_FIELD_NUMBER: _ClassVar[int]
     USER_FIELD_NUMBER: _ClassVar[int]
     MAX_OUTPUT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
     argv: _containers.RepeatedScalarFieldContainer[str]
     shell_command: str
     cwd: str
@@ -90,7 +91,8 @@ class Exec(_message.Message):
     stdin: bytes
     user: str
     max_output_bytes: int
-    def __init__(self, argv: _Optional[_Iterable[str]] = ..., shell_command: _Optional[str] = ..., cwd: _Optional[str] = ..., env: _Optional[_Mapping[str, str]] = ..., stdin: _Optional[bytes] = ..., user: _Optional[str] = ..., max_output_bytes: _Optional[int] = ...) -> None: ...
+    session: str
+    def __init__(self, argv: _Optional[_Iterable[str]] = ..., shell_command: _Optional[str] = ..., cwd: _Optional[str] = ..., env: _Optional[_Mapping[str, str]] = ..., stdin: _Optional[bytes] = ..., user: _Optional[str] = ..., max_output_bytes: _Optional[int] = ..., session: _Optional[str] = ...) -> None: ...
 
 class Call(_message.Message):
     __slots__ = ("quota", "amount", "url", "method", "headers", "body")

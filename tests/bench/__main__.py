@@ -134,6 +134,9 @@ def write(name: str, tables: Sequence[Sheet], runs: str, where: str) -> None:
     made = f"Made on {datetime.date.today()} with {command}, Tangram {__version__}: {where}.\n"
     body = "\n".join([start, made, *(table.markdown() for table in tables), end])
     PAGE.write_text(before + body + after)
+    for table in tables:
+        if table.picture is not None:
+            (PAGE.parent / table.picture.file).write_bytes(table.picture.svg)
 
 
 def _machine() -> str:

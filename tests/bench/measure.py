@@ -59,6 +59,15 @@ async def rate_per_s(call: Callable[[], Awaitable[object]], seconds: float) -> f
 
 
 @dataclass(frozen=True, slots=True)
+class Picture:
+    """A drawing that belongs to a table: the file beside the page, and what it shows in words."""
+
+    file: str
+    words: str
+    svg: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Sheet:
     """A table as it is printed."""
 
@@ -66,11 +75,15 @@ class Sheet:
     conditions: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    picture: Picture | None = None
 
     def markdown(self) -> str:
         lines = [f"## {self.title}", "", self.conditions, ""]
         lines += [_line(self.columns), _line(["---"] * len(self.columns))]
-        return "\n".join([*lines, *map(_line, self.rows)]) + "\n"
+        lines += map(_line, self.rows)
+        if self.picture is not None:
+            lines += ["", f"![{self.picture.words}]({self.picture.file})"]
+        return "\n".join(lines) + "\n"
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -91,7 +104,9 @@ class Table:
     title: str
     conditions: str
     rows: tuple[Row, ...]
+    picture: Picture | None = None
 
     def sheet(self) -> Sheet:
         rows = tuple((row.what, row.found, row.to_reach) for row in self.rows)
-        return Sheet(self.title, self.conditions, ("what", "found", "to reach"), rows)
+        columns = ("what", "found", "to reach")
+        return Sheet(self.title, self.conditions, columns, rows, self.picture)

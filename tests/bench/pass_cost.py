@@ -6,6 +6,7 @@ and the event that frees them is timed. No server, no sandboxes.
 
 from __future__ import annotations
 
+import gc
 import random
 import time
 from collections.abc import Callable
@@ -33,7 +34,8 @@ from tangram.scheduler.arrange import tabulate
 from tangram.scheduler.choices import choices_of
 from tangram.scheduler.operators import LinearUnits
 
-from .measure import Row, Spread, Table
+from . import growth
+from .measure import Picture, Row, Spread, Table
 
 POLICY = "elastic"
 """The one whose growth is measured; the published one stands beside it at the size to reach."""
@@ -44,6 +46,13 @@ SIZES = ((1_000, 1_280), (10_000, 160), (10_000, 1_280))
 TARGET = (10_000, 1_280)
 CROWD = (100_000, 1_280)
 """Measured once: to queue up takes far longer than the pass."""
+
+WAITING = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000)
+FREE = (160, 320, 640, 1_280, 2_560, 5_120, 10_240)
+"""Of the picture: with TARGET's free cores, and with TARGET's waiting actions."""
+
+PICTURE_RUNS = 3
+"""At most, of which the median is drawn: to queue up a crowd takes far longer than its pass."""
 
 RANGE = Amounts.between(1, 32)
 SET = Amounts.among([1, 2, 4, 8])
@@ -73,19 +82,53 @@ async def measure(runs: int) -> Table:
     return Table(
         "One scheduling pass",
         f"Policy `{POLICY}`, one node, {TARGET[1]:,} cores; T lognormal(64 s, 1.0), 1-32 cores with "
-        f"s 0.03; processor time of the event that frees all cores, grants included; {runs} runs, "
-        f"median (min - max).",
+        f"s 0.03; processor time of the event that frees all cores, grants included, the garbage of "
+        f"what came before collected; {runs} runs, median (min - max). The picture: medians of "
+        f"{min(runs, PICTURE_RUNS)}.",
         tuple(
             Row(what, Spread(tuple(times)).text("ms", 1), reach.get(what, ""))
             for what, times in found.items()
         ),
+        _picture(min(runs, PICTURE_RUNS)),
     )
+
+
+def _picture(runs: int) -> Picture:
+    """How the cost grows, with who waits and with what is free."""
+
+    def median_ms(waiting: int, free: int) -> float:
+        return Spread(tuple(pass_ms(run, waiting, free) for run in range(runs))).median
+
+    curves = (
+        growth.Curve(
+            f"waiting actions, {TARGET[1]:,} cores free",
+            tuple((waiting, median_ms(waiting, TARGET[1])) for waiting in WAITING),
+        ),
+        growth.Curve(
+            f"free cores, {TARGET[0]:,} actions waiting",
+            tuple((free, median_ms(TARGET[0], free)) for free in FREE),
+        ),
+    )
+    title = "One scheduling pass, against its size"
+    return Picture("pass-cost.svg", title, growth.draw(curves, title))
 
 
 def pass_ms(
     seed: int, waiting: int, free: int, *, choosing_share: float = 1.0, policy: str = POLICY
 ) -> float:
     """Milliseconds of the one pass that finds `waiting` actions and `free` cores."""
+    scheduler, event = crowd(seed, waiting, free, choosing_share=choosing_share, policy=policy)
+    decisions: list[Decision] = []
+    took_ms = _timed_ms(lambda: decisions.extend(_handle(scheduler, event)))
+    granted = [d.amounts[CORES] for d in decisions if isinstance(d, Grant)]
+    assert 0 < sum(granted) <= free, "the pass did not do what it was timed for"
+    return took_ms
+
+
+def crowd(
+    seed: int, waiting: int, free: int, *, choosing_share: float = 1.0, policy: str = POLICY
+) -> tuple[Scheduler, Event]:
+    """A scheduler where so many wait, and the event that frees so many cores at once."""
     chance = random.Random(seed)
     scheduler = Scheduler(policy=policy)
     owner = Trajectory("t", "bench", concurrency=waiting + 1, sandboxed=False)
@@ -101,13 +144,7 @@ def pass_ms(
         seconds = chance.lognormvariate(4.16, 1.0) if choosing else None
         _handle(scheduler, Submitted(_action(f"a{index}", amounts, seconds)))
     _handle(scheduler, ActionEnded("blocker", token))
-    decisions: list[Decision] = []
-    took_ms = _timed_ms(
-        lambda: decisions.extend(_handle(scheduler, LeaseReleased("blocker", token)))
-    )
-    granted = [d.amounts[CORES] for d in decisions if isinstance(d, Grant)]
-    assert 0 < sum(granted) <= free, "the pass did not do what it was timed for"
-    return took_ms
+    return scheduler, LeaseReleased("blocker", token)
 
 
 def table_ms(seed: int, amounts: Amounts) -> float:
@@ -132,7 +169,9 @@ def _handle(scheduler: Scheduler, event: Event) -> list[Decision]:
 
 
 def _timed_ms(call: Callable[[], object]) -> float:
-    """Processor time: nothing here waits, and others may share the machine."""
+    """Processor time: nothing here waits, and others may share the machine. What came before left
+    garbage, whose collection is not this call's cost."""
+    gc.collect()
     start = time.process_time()
     call()
     return (time.process_time() - start) * 1000

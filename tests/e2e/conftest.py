@@ -21,6 +21,7 @@ SETTINGS: Mapping[str, Any] = {
     "quotas": {"search": {"concurrency": 2}},
     "sandbox": {"memory": "256Mi", "disk": "256Mi", "pids": 64},
     "orphan_after": 5.0,
+    "pulls": {"policy": "never"},  # no test asks a registry beyond this machine
 }
 SECRET = "a secret of the server's environment"
 NEIGHBOUR_ALIVE = 'kill -0 "$(cat pid)" && cat note'

@@ -149,7 +149,7 @@ async def test_an_agent_that_ends_before_its_greeting_is_an_error(path: Path) ->
 async def test_another_protocol_is_refused_with_both_versions(path: Path) -> None:
     listener = AgentListener(path)
     agent = await connect(path, {**HELLO, "protocol": [9, 0]})
-    with pytest.raises(PermanentError, match=r"speaks protocol 9\.0, this server 2\.0"):
+    with pytest.raises(PermanentError, match=r"speaks protocol 9\.0, this server 2\.1"):
         await listener.accept(None, 5.0)
     agent.writer.close()
 

@@ -29,7 +29,8 @@ from tangram.managers.errors import (
 from tangram.managers.fake import FakeManager
 from tangram.managers.opening import open_cpu_manager
 from tangram.managers.tar_stream import Piece, to_tar
-from tests.managers.contract.commands import FakeCommands, RealCommands
+from tests.image import variants
+from tests.managers.contract.commands import BusyboxCommands, FakeCommands, RealCommands
 from tests.managers.contract.node import Node, Recorder, unique
 from tests.managers.sandboxes import short_folder
 from tests.waiting import until
@@ -42,8 +43,10 @@ KINDS = [
     "warm-bubblewrap",
     pytest.param("docker", marks=pytest.mark.docker),
     pytest.param("warm-docker", marks=pytest.mark.docker),
+    pytest.param("docker-alpine", marks=pytest.mark.docker),
 ]
-"""The warm ones pass all of it with sandboxes that stood ready before their trajectory came."""
+"""The warm ones pass all of it with sandboxes that stood ready before their trajectory came. The last
+is Docker with an image of busybox alone: no Python, no bash, no glibc."""
 SOON_S = 3.0
 """A kill must have ended everything by then; alone it takes some milliseconds."""
 
@@ -56,12 +59,18 @@ async def shared_node(request: pytest.FixtureRequest) -> AsyncIterator[Node]:
         await fake.aclose()
         assert fake.violations == []
         return
-    kind = request.param.removeprefix("warm-")
-    image = request.getfixturevalue("docker_image") if kind == "docker" else ""
+    warm = request.param.startswith("warm-")
+    launcher, _, alpine = request.param.removeprefix("warm-").partition("-")
+    image, commands = "", RealCommands()
+    if alpine:
+        request.getfixturevalue("docker_variants")
+        image, commands = variants.ALPINE, BusyboxCommands()
+    elif launcher == "docker":
+        image = request.getfixturevalue("docker_image")
     folder = short_folder()
     config = NodeConfig(
-        launcher=kind,
-        warm=WarmConfig(max=2 if kind != request.param else 0),
+        launcher=launcher,
+        warm=WarmConfig(max=2 if warm else 0),
         instance=f"contract-{request.param}-{os.getpid()}",
         state=folder / "state",
         runtime=folder / "run",
@@ -69,12 +78,12 @@ async def shared_node(request: pytest.FixtureRequest) -> AsyncIterator[Node]:
     manager = await open_cpu_manager(config)
     try:
         pool = manager._claim.pool
-        node = Node(kind, manager, RealCommands(), image, lambda: pool.free)
-        if kind != request.param:
+        node = Node(launcher, manager, commands, image, lambda: pool.free)
+        if warm:
             await node.warm_up()
         yield node
         hits = sum(status.hits for status in manager.warm())
-        if kind == request.param:
+        if not warm:
             assert hits == 0
         else:  # Files that are put back may take one that stands ready too.
             assert hits >= node.opens > 0

@@ -315,7 +315,7 @@ def test_a_node_that_comes_back_has_what_is_held_on_it_left_out() -> None:
         (9, {"nodes": 1, "per_node": 8}, "offers 9 GPUs, but 1 nodes with 8 each"),
         (6, {"nodes": 1, "per_node": 6}, "power of two, not 6"),
         (128, {"nodes": 1, "per_node": 128}, "with 1 to 64 GPUs, not 1 with 128"),
-        (-8, {"nodes": -1, "per_node": 8}, "has 0 to 4096 nodes"),
+        (0, {"nodes": -1, "per_node": 8}, "has 0 to 4096 nodes"),
     ],
 )
 def test_a_capacity_that_makes_no_sense_is_refused(

@@ -119,7 +119,7 @@ async def test_sandboxes_that_cannot_be_changed_later_are_kept_apart(
 async def test_an_image_whose_name_stands_for_another_now_is_started_anew(bench: Bench) -> None:
     await bench.open("first")
     await until(lambda: bench.ready == 1)
-    bench.launcher.identity = "another"
+    bench.launcher.image_id = "another"
     await bench.open("second")
     assert (bench.status.hits, bench.status.misses) == (0, 2)
 
@@ -308,13 +308,13 @@ async def test_an_image_that_fails_five_times_backs_off_says_so_and_then_works(
             with pytest.raises(BackingOff, match=f"failed {failures} times in a row.*{FAILED}"):
                 await bench.open()  # Too early: nothing is started.
             with pytest.raises(BackingOff, match="sandboxes without an image: starting it"):
-                await bench.pool.check(SandboxSpec("t"))
+                bench.pool.check(SandboxSpec("t"))
             assert bench.status.failed == failures
             assert bench.status.problem
             assert bench.status.retry_s > 0
         await until(lambda: bench.status.retry_s == 0)
     assert delays == pytest.approx([0.0, 0.02, 0.04, 0.08, 0.16], abs=0.01)
-    await bench.pool.check(SandboxSpec("t"))
+    bench.pool.check(SandboxSpec("t"))
     await bench.open()
     assert (bench.status.problem, bench.status.failed) == ("", 5)
 

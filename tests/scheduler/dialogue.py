@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from tangram.scheduler import (
@@ -31,6 +31,8 @@ from tangram.scheduler import (
     TrajectoryOpened,
     WaitReason,
 )
+from tangram.scheduler.model import EMPTY
+from tangram.scheduler.pool import ViewFactory
 
 NODE = "node0"
 CORES = ResourceId("cores", NODE)
@@ -72,9 +74,9 @@ def quota(limit: int, name: str = "search") -> tuple[Capacity, ...]:
 class Dialogue:
     """A scheduler, its clock, and everything that was said so far."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, views: Mapping[str, ViewFactory] = EMPTY, /, **options: Any) -> None:
         """`options` are the scheduler's: policy, order, weights, limits."""
-        self.scheduler = Scheduler({"closable": ClosableView}, **options)
+        self.scheduler = Scheduler({"closable": ClosableView, **views}, **options)
         self.now = 0.0
         self.said: list[tuple[float, Event, list[Decision]]] = []
         self.tokens: dict[str, int] = {}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
 from tangram.scheduler.choices import CHOICES_MAX, Choices, choices_of
-from tangram.scheduler.model import Action, Amounts, Demand, Profile
+from tangram.scheduler.model import EFFICIENCY_MIN, Action, Amounts, Demand, Profile
 
 
 def amdahl(units: Iterable[int], serial: float) -> Choices:
@@ -83,3 +84,48 @@ def test_bad_choices_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=words):
         Choices(units, seconds)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({2: 1e-323}, "1e-06 <= E <= 1, not 2: 1e-323"),
+        ({2: 0.0}, "1e-06 <= E <= 1, not 2: 0.0"),
+        ({2: 1.5}, "not 2: 1.5"),
+        ({2: math.nan}, "not 2: nan"),
+        ({0: 0.5}, "not 0: 0.5"),
+        ({1: 0.5}, "at one unit E is 1, not 0.5: duration_s is with one unit"),
+    ],
+)
+def test_an_efficiency_that_no_duration_can_be_made_of_is_refused(
+    table: dict[int, float], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        Profile(10.0, table)
+
+
+def test_the_least_efficiency_predicts_a_duration_that_can_be_learned_from() -> None:
+    run_s = Profile(1e9, {1: 1.0, 2: EFFICIENCY_MIN}).run_s(2)
+    assert run_s == 1e9 / (2 * EFFICIENCY_MIN)
+
+
+def test_amounts_ascend() -> None:
+    with pytest.raises(ValueError, match="ascend"):
+        Amounts(1, 4, (1, 3, 2, 4))
+    with pytest.raises(ValueError, match="ascend"):
+        Amounts(1, 4, (1, 1, 4))
+    assert list(Amounts.among([4, 1, 2, 4])) == [1, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"deadline": math.nan}, "the deadline of 'a' is finite, not nan"),
+        ({"deadline": math.inf}, "the deadline of 'a' is finite, not inf"),
+        ({"timeout_s": math.nan}, "the timeout of 'a' is not negative, not nan"),
+        ({"timeout_s": -1.0}, "the timeout of 'a' is not negative, not -1"),
+    ],
+)
+def test_times_that_are_none_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Action("a", "task", Demand({"cores": Amounts.exactly(1)}), "t", **fields)

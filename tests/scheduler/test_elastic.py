@@ -45,15 +45,21 @@ def answer(talk: Dialogue, resize: Resize) -> list[Decision]:
     return talk.tell(Resized(resize.action, resize.token, resize.amounts, resize.change))
 
 
+def obey(talk: Dialogue, decided: list[Decision]) -> list[Decision]:
+    """The same, and what is decided once their resizes are made."""
+    decisions = list(decided)
+    for decision in decisions:
+        if isinstance(decision, Resize):
+            decisions += answer(talk, decision)
+    return decisions
+
+
 def tick_until(talk: Dialogue, end: float) -> list[Decision]:
     """What is decided by the mere passing of time."""
     decisions: list[Decision] = []
     while (wake := talk.scheduler.next_wakeup(talk.now)) is not None and wake <= end:
-        decided = talk.tell(Tick(), at=wake)
-        decisions += decided
-        for resize in decided:
-            if isinstance(resize, Resize):
-                answer(talk, resize)
+        decisions += obey(talk, talk.tell(Tick(), at=wake))
+    talk.now = max(talk.now, end)
     return decisions
 
 
@@ -142,6 +148,31 @@ def test_a_malleable_action_gives_back_when_others_wait_and_grows_again() -> Non
     assert talk.free() == 0, "all is used again, though nothing else happened"
 
 
+def test_a_malleable_action_gives_way_to_a_shorter_one_that_keeps_what_it_gets() -> None:
+    talk = pool(cores=8)
+    suite(talk, 0, 600.0, malleable=True)
+    talk.start("e0")
+    talk.now = 1.0
+    assert units(obey(talk, suite(talk, 1, 1.0))[1:]) > 1
+    assert talk.free() == 0, "the other keeps the rest"
+    for resize in talk.finish("e1"):
+        assert isinstance(resize, Resize)
+        answer(talk, resize)
+    tick_until(talk, 10.0)
+    assert talk.free() == 0, "and gets all again"
+
+
+def test_a_malleable_action_that_ends_sooner_than_another_would_is_waited_for() -> None:
+    talk = pool(cores=8)
+    suite(talk, 0, 60.0, malleable=True)
+    talk.start("e0")
+    talk.now = 1.0
+    suite(talk, 1, 600.0)
+    tick_until(talk, 9.0)
+    assert "e1" not in talk.tokens and talk.reason("e1") is WaitReason.CORES
+    assert units(talk.finish("e0")) > 1
+
+
 def test_two_malleable_actions_share_what_there_is() -> None:
     talk = pool(cores=8)
     suite(talk, 0, 600.0, malleable=True)
@@ -154,6 +185,58 @@ def test_two_malleable_actions_share_what_there_is() -> None:
     assert granted(decisions) == ["e1"]
     held = talk.scheduler.view(CORES)
     assert held.taken == 8
+
+
+def test_running_actions_give_units_back_for_one_that_was_overtaken_too_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tangram.scheduler.waiting.OVERTAKE_YOUNGER_MAX", 2)
+    talk = pool(cores=8)
+    suite(talk, 0, 600.0, malleable=True)
+    talk.start("e0")
+    talk.now = 1.0
+    many = Amounts.between(6, 8)
+    talk.exec("e1", "t1", many, profile=Profile(9e3, serial=0.5))
+    index = 1
+    while not talk.scheduler.explain("e1", talk.now).reserved:
+        index += 1
+        obey(talk, talk.exec(f"e{index}", f"t{index}"))
+        tick_until(talk, talk.now + 1.0)
+        obey(talk, talk.finish(f"e{index}"))
+    tick_until(talk, talk.now + 1.0)
+    assert "e1" in talk.tokens, "the running one can do with a single core, for a while"
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ("load_max=1", "load_max is from 0 to below 1, not 1"),
+        ("load_max=5", "load_max is from 0 to below 1"),
+        ("load_max=nan", "load_max is from 0 to below 1"),
+        ("keep=1e308", "keep is from 0 to 1e\\+06, not 1e308"),
+        ("behind=-1", "behind is from 0 to"),
+        ("idle=nan", "idle is from 0 to"),
+        ("waits=7", "waits is 0 or 1, not 7"),
+        ("shortest=0.5", "shortest is 0 or 1"),
+        ("keep=much", "keep needs a number"),
+        ("hope=1", "no weight 'hope'"),
+    ],
+)
+def test_a_weight_out_of_its_range_is_refused(weights: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Dialogue(policy=f"elastic:{weights}")
+
+
+@pytest.mark.parametrize("weights", ["load_max=0.999999,expected=1e6,to_come=1e6", "keep=1e6"])
+def test_weights_at_the_ends_of_their_ranges_work(weights: str) -> None:
+    talk = pool(cores=2, policy=f"elastic:{weights}")
+    suite(talk, 0, 600.0, malleable=True)
+    suite(talk, 1, 600.0, malleable=True)
+    suite(talk, 2, 600.0)
+    talk.exec("settled", "t3")
+    for end_s in (1.0, 60.0):
+        tick_until(talk, end_s)
+    assert talk.scheduler.view(CORES).taken > 0
 
 
 @pytest.mark.parametrize("price", [0.0, 0.01, 0.1, 1.0, 10.0])

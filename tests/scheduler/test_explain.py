@@ -20,7 +20,7 @@ from tangram.scheduler import (
 from tangram.scheduler.queue import Alarms
 from tangram.scheduler.records import SPANS_MAX
 
-from .dialogue import CORES, SEARCH, Dialogue
+from .dialogue import CORES, SEARCH, Dialogue, machine
 
 
 def sentence(talk: Dialogue, name: str) -> str:
@@ -65,9 +65,9 @@ def test_a_queued_action_says_what_it_needs_what_is_free_and_who_is_ahead(node: 
         node.exec(name, trajectory, 2)
     assert sentence(node, "b") == "waits for 2 of 4 cores on node0: 1 is free"
     assert sentence(node, "c") == (
-        "waits for 2 of 4 cores on node0: 1 is free, 1 older action is ahead"
+        "waits for 2 of 4 cores on node0: 1 is free, 1 action goes before it"
     )
-    assert sentence(node, "e").endswith("1 is free, 3 older actions are ahead")
+    assert sentence(node, "e").endswith("1 is free, 3 actions go before it")
     assert [node.scheduler.explain(name, 0.0).ahead for name in "bcde"] == [0, 1, 2, 3]
 
 
@@ -81,7 +81,7 @@ def test_each_gate_has_its_sentence(node: Dialogue) -> None:
         "waits for the sandbox of its trajectory, which is starting on node0"
     )
     assert sentence(node, "b") == (
-        "waits until a node has 60 B of memory free for its trajectory, 1 older trajectory is ahead"
+        "waits until a node has 60 B of memory free for its trajectory, 1 trajectory goes before it"
     )
     node.ready("t")
     node.exec("c", "t")
@@ -189,3 +189,16 @@ def test_a_choice_of_amounts_is_told_with_its_predictions_and_their_source(node:
     assert (told.considered, told.predicted_from, told.predicted_run_s) == ((), "nothing", None)
     node.exec("c", "v", 1)
     assert node.scheduler.explain("c", node.now).considered == ()
+
+
+def test_those_that_go_before_an_action_need_not_be_older() -> None:
+    talk = Dialogue(policy="elastic")
+    talk.join(capacities=machine(2))
+    talk.settle("t", "u", "v", "w")
+    talk.exec("all", "t", 2)
+    known = Profile(50.0, serial=0.1)
+    talk.exec("long", "u", Amounts.between(1, 2), profile=known)
+    talk.exec("short", "v", Amounts.between(1, 2), profile=Profile(1.0, serial=0.1))
+    talk.exec("settled", "w")
+    explained = talk.scheduler.explain("long", talk.now)
+    assert explained.ahead == 2 and explained.sentence.endswith(", 2 actions go before it")

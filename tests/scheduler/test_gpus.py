@@ -224,3 +224,32 @@ def test_random_histories_grant_no_gpu_twice_and_everything_ends(policy: str, se
     assert cluster.scheduler.view(GPUS).taken == 0
     assert isinstance(cluster.scheduler.view(SEARCH), LinearView)
     assert cluster.scheduler.view(SEARCH).taken == 0
+
+
+class Asked(ChunksView):
+    """Counts how often it is asked what would have to be prepared where another runs now."""
+
+    asked = 0
+
+    def prepare_after_s(self, tag: str, amount: int, token: int) -> float:
+        Asked.asked += 1
+        return super().prepare_after_s(tag, amount, token)
+
+
+def test_a_pass_asks_once_what_a_service_would_have_to_prepare_on_a_holders_gpus() -> None:
+    """One chunk comes free, and everybody would rather wait for those that have its service."""
+    scheduler, amounts = Scheduler({CHUNKS_VIEW: Asked}, "elastic"), [1, 2]
+    shape = {"nodes": 2, "per_node": 8, "restore_s": {"rm": {1: 4e3, 2: 4e3}}}
+    scheduler.handle(NodeUp(CLUSTER, 1, (Capacity(GPUS, 16, CHUNKS_VIEW, shape),)), 0.0)
+    tokens: dict[str, int] = {}
+    for index in range(200):
+        demand = Demand(cluster={"gpus": Amounts.among(amounts)}, key="gpus")
+        name, service = f"a{index}", "rm" if index else "another"
+        known = Profile(10.0, serial=0.5)
+        action = Action(name, "task", demand, kind="score", profile=known, service=service)
+        for decision in scheduler.handle(Submitted(action), 0.0):
+            assert isinstance(decision, Grant)
+            tokens[decision.action] = decision.token
+    Asked.asked = 0
+    scheduler.handle(LeaseReleased("a0", tokens["a0"]), 1.0)
+    assert 0 < Asked.asked <= len(amounts) * len(tokens), "though nearly 200 wait"

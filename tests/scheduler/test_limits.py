@@ -202,11 +202,11 @@ def test_a_release_looks_at_no_more_than_it_lets_go(
     for i in range(10_000):
         talk.call(f"a{i}", Amounts.between(1, 2), task="a", profile=Profile(9.0, serial=0.5))
     entries = talk.scheduler._life.actions.values()
-    spans = {e.id: len(e.spans) for e in entries if e.reason is WaitReason.TASK_LIMIT}
+    spans = {e.id: len(e.spans()) for e in entries if e.reason is WaitReason.TASK_LIMIT}
     assert len(spans) >= 9_992
     assert len(list(talk.scheduler._waiting.queues[SEARCH])) <= 4
     served = granted(talk.finish("a0"))
-    moved = [e.id for e in entries if e.id in spans and len(e.spans) != spans[e.id]]
+    moved = [e.id for e in entries if e.id in spans and len(e.spans()) != spans[e.id]]
     assert served and len(moved) <= 8
     check(talk.scheduler)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from tangram.managers.gpu import CHUNKS_VIEW, ChunksView
 from tangram.scheduler import (
     CLUSTER,
     Action,
@@ -22,10 +25,12 @@ from tangram.scheduler import (
     Place,
     ResourceId,
     State,
+    Submitted,
+    Tick,
     WaitReason,
 )
 
-from .dialogue import CORES, MEMORY, NODE, SEARCH, Dialogue, granted, machine, only
+from .dialogue import CORES, MEMORY, NODE, SEARCH, Dialogue, granted, machine, only, quota
 
 
 def lease(name: str, token: int, cores: int = 1, trajectory: str | None = "t") -> LeaseRecord:
@@ -194,6 +199,28 @@ def test_a_malformed_offer_raises_and_changes_nothing(
         node.join(capacities=(capacity,))
     node.scheduler.check_invariants()
     assert (node.free(), node.reason("a")) == (3, None)
+
+
+def test_an_offer_that_a_view_refuses_loses_nobody() -> None:
+    """The GPUs of a node are grouped by eight, and a new offer groups them by sixteen."""
+    talk = Dialogue({CHUNKS_VIEW: ChunksView})
+    gpus = ResourceId("gpus")
+    offered = Capacity(gpus, 8, CHUNKS_VIEW, {"nodes": 1, "per_node": 8})
+    talk.join(CLUSTER, (offered,))
+    demand = Demand(cluster={"gpus": Amounts.exactly(2)}, key="gpus")
+    talk.tell(Submitted(Action("a", "task", demand, kind="score")))
+    other = Capacity(gpus, 16, CHUNKS_VIEW, {"nodes": 1, "per_node": 16})
+    with pytest.raises(ValueError, match="8 GPUs"):
+        talk.join(CLUSTER, (*quota(1), other))
+    assert talk.scheduler.explain("a", talk.now).state is State.PREPARING
+    assert talk.tell(Tick()) == [] and talk.scheduler.resources() == (gpus,)
+    assert talk.free(gpus) == 4
+
+
+@pytest.mark.parametrize("total", [-3, 2.5, float("nan"), True, (1 << 50) + 1])
+def test_a_capacity_is_a_whole_number_of_units(total: Any) -> None:
+    with pytest.raises(ValueError, match="total of cores@node0 is a whole number from 0 to"):
+        Capacity(CORES, total)
 
 
 def test_memory_is_whole_again_after_a_node_was_lost_and_came_back(node: Dialogue) -> None:

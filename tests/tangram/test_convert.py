@@ -23,7 +23,7 @@ from tangram.managers.base import (
 from tangram.scheduler import Amounts, Demand, Profile, State
 from tangram.scheduler.model import DURATION_MIN_S
 from tangram.server import answers
-from tangram.server.convert import action_request, trajectory_request
+from tangram.server.convert import action_request, background_request, trajectory_request
 from tangram.server.outputs import OutputStore
 from tangram.server.records import ActionRecord, ActionRequest
 from tangram.v1 import trajectories_pb2, types_pb2
@@ -91,6 +91,25 @@ def test_the_signature_tells_what_an_action_is_like() -> None:
     program = types_pb2.Exec(argv=["git", "-C", "/testbed", "status"])
     assert convert(exec_spec(exec=program)).action.signature == "git status"
     assert convert(call_spec(quota="search")).action.signature == "search"
+
+
+def test_a_sessions_command_reads_its_terminal_and_no_stdin() -> None:
+    body = types_pb2.Exec(shell_command="cat", session="main")
+    request = action_request(exec_spec(exec=body), now=0.0, output_limit_bytes=1)
+    assert isinstance(request.payload, ExecSpec)
+    assert request.payload.session == "main"
+    for body, field in (
+        (types_pb2.Exec(shell_command="cat", session="main", stdin=b"x"), "exec.stdin"),
+        (types_pb2.Exec(shell_command="cat", session="a b"), "exec.session"),
+    ):
+        with pytest.raises(InvalidRequest) as refused:
+            action_request(exec_spec(exec=body), now=0.0, output_limit_bytes=1)
+        assert refused.value.field == field
+    body = types_pb2.Exec(shell_command="cat", session="main")
+    with pytest.raises(InvalidRequest, match="without a session"):
+        convert(exec_spec(exec=body, deterministic=True))
+    with pytest.raises(InvalidRequest, match="for actions"):
+        background_request(types_pb2.Exec(shell_command="cat", session="main"))
 
 
 def test_a_permit_takes_no_timeout() -> None:
@@ -181,6 +200,7 @@ def test_the_summary_is_one_line_without_secrets(spec: types_pb2.ActionSpec, sum
         ({"profile": types_pb2.Profile(duration_s=math.nan)}, "profile.duration_s"),
         ({"profile": types_pb2.Profile(elasticity={2: 1.5})}, "profile.elasticity[2]"),
         ({"profile": types_pb2.Profile(elasticity={2: 0.0})}, "profile.elasticity[2]"),
+        ({"profile": types_pb2.Profile(elasticity={2: 1e-323})}, "profile.elasticity[2]"),
         ({"profile": types_pb2.Profile(elasticity={0: 0.5})}, "profile.elasticity"),
         ({"profile": types_pb2.Profile(elasticity={1: 0.5})}, "profile.elasticity[1]"),
         ({"profile": types_pb2.Profile(duration_s=-1e-9)}, "profile.duration_s"),

@@ -41,6 +41,7 @@ TRAJECTORY: dict[str, Any] = {
     "workdir": None,
     "env": None,
     "shell": None,
+    "pull": None,
     "concurrency": 1,
     "ttl": None,
 }
@@ -214,6 +215,7 @@ def test_a_bad_argument_of_any_action_is_named(changes: dict[str, Any], field: s
         ({"disk": "10 apples"}, "disk"),
         ({"network": "all"}, "network"),
         ({"shell": "bash -c"}, "shell"),
+        ({"pull": "sometimes"}, "pull"),
         ({"concurrency": 0}, "concurrency"),
         ({"ttl": 0}, "ttl"),
         ({"step": -1}, "step"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from ...errors import SandboxDied, TemporaryError, Unsupported
 from .template import Template
 
 if TYPE_CHECKING:
+    from ..images.store import ImageStore
     from .channel import Channel
     from .layers import Files, LayerStore
 
@@ -120,10 +122,29 @@ class Launcher(ABC):
     async def check_image(self, spec: SandboxSpec) -> None:
         """Raises UnknownImage or Unsupported if `start` of this spec can never work."""
 
+    def prepared(self, spec: SandboxSpec) -> AbstractAsyncContextManager[None]:
+        """Inside, what `start` of this spec needs and may take minutes to come (its image) is there.
+        Raises TemporaryError, PermanentError."""
+        return nullcontext()
+
+    @property
+    def images(self) -> ImageStore | None:
+        """The images that it starts; None for a launcher without."""
+        return None
+
     @abstractmethod
+    def neutral(self, spec: SandboxSpec) -> SandboxSpec:
+        """What `start_neutral` needs of a spec: without all that `assign` sets."""
+
+    async def identity(self, spec: SandboxSpec) -> str:
+        """What the image's name stands for now, which is there already. Asked at every Open, so it is
+        quick. Raises as `check_image`."""
+        await self.check_image(spec)
+        return ""
+
     async def template(self, spec: SandboxSpec) -> Template:
-        """What `start_neutral` needs of a spec: all that `assign` cannot change. Asked at every Open,
-        so it is quick. Raises as `check_image`."""
+        """Of which a sandbox for this spec can be. Raises as `check_image`."""
+        return Template(self.name, self.neutral(spec), await self.identity(spec))
 
     @abstractmethod
     async def start_neutral(self, template: Template, on_lost: Callable[[str], None]) -> Sandbox:

@@ -248,19 +248,19 @@ class Bubblewrap(Launcher):
             raise PermanentError(f"workdir is {spec.workdir!r}, but must be an absolute path")
         self._image_folder(spec.image)
 
-    async def template(self, spec: SandboxSpec) -> Template:
-        await self.check_image(spec)
+    def neutral(self, spec: SandboxSpec) -> SandboxSpec:
         memory_bytes = spec.memory_bytes
         if memory_bytes and self.limits()["memory"] == "hard":
             # Without a cgroup an rlimit bounds it, which processes have from their start.
             memory_bytes = NEUTRAL_MEMORY_BYTES
-        folder = self._image_folder(spec.image)
-        status = folder.stat() if folder else None
-        return Template(
-            self.name,
-            neutral(spec, memory_bytes=memory_bytes, user=""),
-            f"{status.st_dev}:{status.st_ino}" if status else "",
-        )
+        return neutral(spec, memory_bytes=memory_bytes, user="")
+
+    async def identity(self, spec: SandboxSpec) -> str:
+        await self.check_image(spec)
+        if (folder := self._image_folder(spec.image)) is None:
+            return ""
+        status = folder.stat()
+        return f"{status.st_dev}:{status.st_ino}"
 
     async def start_neutral(
         self, template: Template, on_lost: Callable[[str], None]

@@ -143,6 +143,36 @@ class Channel:
         self._check()
         self._tell("kill", action=action)
 
+    async def signal(self, action: str, number: int) -> None:
+        """Send a command and its process group a signal. No effect if it is not running."""
+        self._check()
+        self._tell("signal", action=action, signal=int(number))
+
+    async def session_input(
+        self, session: str, data: bytes = b"", *, interrupt: bool = False, close: bool = False
+    ) -> None:
+        """Type to what runs in a session, press Ctrl-C, or end the session with all that runs below
+        its shell; ending one that is none is no error. Raises PermanentError where nothing runs, or
+        too much was typed that nobody reads."""
+        try:
+            await self._call("input", session=session, data=data, interrupt=interrupt, close=close)
+        except FileProblem as problem:
+            message = f"session {session!r}: {sentence_of(problem)}"
+            raise PermanentError(message, field="session") from problem
+
+    async def wait_port(self, port: int, timeout_s: float) -> bool:
+        """Whether a program inside listens on a port of loopback, or does in time. Raises
+        PermanentError where too many wait already."""
+        number = next(self._numbers)
+        try:
+            reply = await self._call("port", number, port=port, timeout_s=timeout_s)
+        except FileProblem as problem:
+            raise PermanentError(sentence_of(problem), field="port") from problem
+        except asyncio.CancelledError:
+            self._tell("port_abort", id=number)
+            raise
+        return bool(reply["open"])
+
     async def read_file(
         self, path: str, offset: int = 0, limit: int = 0
     ) -> AsyncIterator[tuple[bytes, int]]:

@@ -10,17 +10,17 @@ image needs nothing, not even a shell. Engine requests are in `docker_client`, t
 from __future__ import annotations
 
 import asyncio
-import difflib
 import logging
 import os
 import secrets
 import shutil
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from ...base import ExecSpec, SandboxSpec, Stream
+from ...config import PullConfig, RegistryConfig
 from ...errors import (
     FileProblem,
     PermanentError,
@@ -31,6 +31,7 @@ from ...errors import (
 )
 from ..cgroup import Cgroups, SandboxCgroup
 from ..cores import format_cores
+from ..images.store import ImageStore
 from .base import Check, Launcher, Sandbox
 from .channel import Channel
 from .docker_client import ContainerFacts, ContainerPlan, DockerEngine, ImageFacts
@@ -63,13 +64,6 @@ DEATH_POLL_S = 1.0
 WORKSPACE = "/workspace"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """For images that set no PATH: what Docker itself would set."""
-IMAGE_BELIEVED_S = 5.0
-"""How long what the engine said of an image is believed: asking takes longer than handing over a
-started container does. A name that is given to another image means that one after this time."""
-IMAGES_KNOWN_MAX = 1000
-"""Images of which the engine's word is remembered."""
-NEARBY_MAX = 3
-"""Names of other images to offer for one that is not there."""
 
 _FOLDER_PREFIX = "d-"
 """Of our folders below the runtime folder, which other launchers use too."""
@@ -95,7 +89,7 @@ class DockerLauncher(Launcher):
 
     `name` and `state` tell this server's containers from another's; `images` maps names that users
     give to references of the engine; `pids_max` is the most processes and threads of one sandbox; `parking` is where idle
-    sandboxes sit, empty for all cores.
+    sandboxes sit, empty for all cores. Which images there are and how they come is `images`'s.
     """
 
     name = "docker"
@@ -111,21 +105,28 @@ class DockerLauncher(Launcher):
         images: Mapping[str, str] | None = None,
         orphan_after_s: float = 60.0,
         base_url: str | None = None,
+        registries: Mapping[str, RegistryConfig] | None = None,
+        pulls: PullConfig | None = None,
     ) -> None:
         self.engine = DockerEngine(base_url)
+        self._images = ImageStore(
+            self.engine,
+            state,
+            mapped=dict(images or {}),
+            registries=registries or {},
+            config=pulls or PullConfig(),
+        )
         self._parking = parking or tuple(sorted(os.sched_getaffinity(0)))
         self._instance = name
         self._state = state
         self._runtime = runtime
         self._cgroups = cgroups
-        self._images = dict(images or {})
         self._orphan_after_s = orphan_after_s
         self._pids_max = pids_max
         self._labels = {_INSTANCE_LABEL: name, _STATE_LABEL: str(state)}
         self.store: LayerStore = LayerStore(state / "docker-layers", self._remove_image)
         self._sandboxes: set[DockerSandbox] = set()
         self._containers: set[str] = set()
-        self._images_known: dict[str, tuple[float, ImageFacts]] = {}
         self._preparing = asyncio.Lock()
         self._interpreter: Interpreter | None = None
         self._cgroup_parent: str | None = None
@@ -174,18 +175,34 @@ class DockerLauncher(Launcher):
         return Check(label, True, f"none could be started of {'; '.join(notes)}")
 
     async def check_image(self, spec: SandboxSpec) -> None:
-        await self._image(spec)
+        _check(spec)
+        await self._images.check(spec)
 
-    async def template(self, spec: SandboxSpec) -> Template:
-        image = await self._image(spec)
-        memory_bytes = spec.memory_bytes and NEUTRAL_MEMORY_BYTES
+    def prepared(self, spec: SandboxSpec) -> AbstractAsyncContextManager[None]:
+        return self._images.prepared(spec)
+
+    @property
+    def images(self) -> ImageStore:
+        return self._images
+
+    def neutral(self, spec: SandboxSpec) -> SandboxSpec:
         # The user decides whose the folders are that the image lacks.
-        shared = neutral(spec, memory_bytes=memory_bytes, user=spec.user)
-        return Template(self.name, shared, image.id)
+        memory_bytes = spec.memory_bytes and NEUTRAL_MEMORY_BYTES
+        return neutral(spec, memory_bytes=memory_bytes, user=spec.user)
+
+    async def identity(self, spec: SandboxSpec) -> str:
+        _check(spec)
+        return (await self._images.facts(spec)).id
+
+    async def start(self, spec: SandboxSpec, on_lost: Callable[[str], None]) -> Sandbox:
+        try:
+            return await super().start(spec, on_lost)
+        except BaseException:
+            self._images.leave(spec.trajectory)
+            raise
 
     async def start_neutral(self, template: Template, on_lost: Callable[[str], None]) -> Sandbox:
         spec = template.spec
-        image = await self._image(spec)
         interpreter = await self._prepare()
         short = secrets.token_hex(5)
         folder = self._runtime / f"{_FOLDER_PREFIX}{short}"
@@ -193,6 +210,11 @@ class DockerLauncher(Launcher):
 
         # What each step makes is undone in reverse order if a later one fails or is cancelled.
         async with AsyncExitStack() as stack:
+            self._images.hold(name, template.identity)
+            stack.callback(self._images.leave, name)
+            image = await self._images.known(template.identity)
+            if image is None:
+                raise UnknownImage(spec.image, f"image {spec.image} was removed from this node")
             files = self.store.kept(spec.snapshot, spec.image)
             origin = Origin(files and self.store.hold(files))
             stack.push_async_callback(self.store.end, origin)
@@ -217,6 +239,7 @@ class DockerLauncher(Launcher):
                     container=name,
                     workdir=image.workdir or WORKSPACE,
                     settle=lambda sandbox, spec: self._settle(sandbox, spec, image, interpreter),
+                    left=self._images.leave,
                     limits=self.limits(),
                     channel=channel,
                     cgroup=self._adopt(facts.pid),
@@ -259,40 +282,8 @@ class DockerLauncher(Launcher):
     async def aclose(self) -> None:
         await asyncio.gather(*(sandbox.aclose() for sandbox in list(self._sandboxes)))
         await self.store.clear()
+        await self._images.aclose()
         await self.engine.aclose()
-
-    async def _image(self, spec: SandboxSpec) -> ImageFacts:
-        """The image of a spec that can work. Raises UnknownImage, Unsupported."""
-        if spec.network not in _NETWORKS:
-            raise Unsupported(
-                f"network {spec.network!r} is none of the docker launcher's",
-                cure=f"network must be {' or '.join(_NETWORKS)}",
-            )
-        if not spec.image:
-            raise Unsupported(
-                "the docker launcher starts images, and this trajectory names none",
-                cure="set image=, or use the bubblewrap launcher",
-            )
-        reference = self._images.get(spec.image, spec.image)
-        now = asyncio.get_running_loop().time()
-        asked_at, known_image = self._images_known.get(reference, (0.0, None))
-        if known_image is not None and now - asked_at < IMAGE_BELIEVED_S:
-            return known_image
-        image = await self.engine.image(reference)
-        self._images_known.pop(reference, None)
-        if image is not None:
-            self._images_known[reference] = (now, image)
-            if len(self._images_known) > IMAGES_KNOWN_MAX:
-                del self._images_known[next(iter(self._images_known))]
-            return image
-        known = [*self._images, *await self.engine.image_names()]
-        near = difflib.get_close_matches(reference, known, NEARBY_MAX)
-        raise UnknownImage(
-            spec.image,
-            f"no image {reference!r} on this node"
-            + (f" (there is {', '.join(near)})" if near else "")
-            + f"; images are not pulled on demand: docker pull {reference}, or docker load -i FILE",
-        )
 
     async def _prepare(self) -> Interpreter:
         """What all sandboxes share, made once: the interpreter, and the cgroups' parent."""
@@ -402,6 +393,7 @@ class DockerLauncher(Launcher):
         interpreter: Interpreter,
     ) -> None:
         """Tell the agent what the trajectory's commands get, and make its folder if it is missing."""
+        self._images.pass_on(sandbox.container)
         user = spec.user or image.user
         await sandbox.channel.configure(
             env={"PATH": DEFAULT_PATH, **image.env, **spec.env},
@@ -432,6 +424,20 @@ class DockerLauncher(Launcher):
             short = folder.name.removeprefix(_FOLDER_PREFIX)
             if f"tangram-{self._instance}-{short}" not in self._containers:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check(spec: SandboxSpec) -> None:
+    """Raises Unsupported for what no image could make work."""
+    if spec.network not in _NETWORKS:
+        raise Unsupported(
+            f"network {spec.network!r} is none of the docker launcher's",
+            cure=f"network must be {' or '.join(_NETWORKS)}",
+        )
+    if not spec.image:
+        raise Unsupported(
+            "the docker launcher starts images, and this trajectory names none",
+            cure="set image=, or use the bubblewrap launcher",
+        )
 
 
 class _Transcript:

@@ -15,6 +15,8 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ManagerError, PermanentError, TemporaryError, Unsupported
@@ -33,6 +35,10 @@ CPU_PERIOD_US = 100_000
 """The kernel's default period of CPU quotas."""
 
 
+class ImageInUse(PermanentError):
+    """A container, of whomever, has this image."""
+
+
 _MOUNTED_FILES = ("HostsPath", "HostnamePath", "ResolvConfPath")
 
 
@@ -45,6 +51,18 @@ class EngineFacts:
     cgroup_version: str
     storage: str
     rootless: bool
+    folder: str
+    """Where its images lie on the engine's machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineAddress:
+    """How to reach the engine without the SDK."""
+
+    url: str
+    api_version: str
+    certificates: Path | None
+    """Folder with ca.pem, cert.pem and key.pem, where TLS is wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +73,20 @@ class ImageFacts:
     user: str
     workdir: str
     env: Mapping[str, str]
+    repo_digests: tuple[str, ...] = ()
+    """`REPOSITORY@DIGEST` by which registries know it; none for one that was built here."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageEntry:
+    """An image in the engine's list."""
+
+    id: str
+    names: tuple[str, ...]
+    """`REPOSITORY:TAG`."""
+    repo_digests: tuple[str, ...]
+    size_bytes: int
+    """With the layers that it shares with others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +149,21 @@ class DockerEngine:
             cgroup_version=info.get("CgroupVersion", "1"),
             storage=info.get("Driver", "unknown"),
             rootless=any("rootless" in option for option in info.get("SecurityOptions") or ()),
+            folder=info.get("DockerRootDir", ""),
         )
+
+    async def address(self) -> EngineAddress:
+        """Raises Unsupported if no engine answers."""
+        version = await self._call(lambda client: client.api_version)
+        folder = None
+        if not self._explicit and os.environ.get("DOCKER_TLS_VERIFY"):
+            folder = Path(os.environ.get("DOCKER_CERT_PATH") or Path.home() / ".docker")
+        return EngineAddress(self.url, str(version), folder)
+
+    async def login(self, host: str) -> Mapping[str, str]:
+        """What Docker's own configuration (`docker login`, credential helpers) has for a registry;
+        empty if it has nothing. Raises PermanentError if a helper fails."""
+        return dict(await self._call(lambda client: _login(host)))
 
     async def image(self, reference: str) -> ImageFacts | None:
         """None if the engine does not have it. Nothing is pulled."""
@@ -131,14 +177,41 @@ class DockerEngine:
         config = found.get("Config") or {}
         env = dict(entry.split("=", 1) for entry in config.get("Env") or () if "=" in entry)
         return ImageFacts(
-            found["Id"], config.get("User") or "", config.get("WorkingDir") or "", env
+            found["Id"],
+            config.get("User") or "",
+            config.get("WorkingDir") or "",
+            env,
+            tuple(found.get("RepoDigests") or ()),
         )
+
+    async def images(self) -> list[ImageEntry]:
+        """All that are no mere layers of others."""
+        found = await self._call(lambda client: client.images())
+        return [
+            ImageEntry(
+                image["Id"],
+                tuple(name for name in image.get("RepoTags") or () if name != "<none>:<none>"),
+                tuple(name for name in image.get("RepoDigests") or () if "<none>" not in name),
+                int(image.get("Size") or 0),
+            )
+            for image in found
+        ]
+
+    async def tag(self, image: str, name: str) -> None:
+        """Let `REPOSITORY:TAG` mean this image from now on."""
+        repository, _, tag = name.rpartition(":")
+        await self._call(lambda client: client.tag(image, repository, tag, force=True))
+
+    async def remove_image(self, name: str) -> None:
+        """Take a name away, and with its last name the image. Silent if there is none.
+
+        Raises ImageInUse if a container has it.
+        """
+        await self._call(lambda client: _remove_image(client, name), absent_ok=True)
 
     async def image_names(self) -> list[str]:
         """The names that the images of this engine go by, sorted."""
-        images = await self._call(lambda client: client.images())
-        names = {name for image in images for name in image.get("RepoTags") or ()}
-        return sorted(names - {"<none>:<none>"})
+        return sorted({name for image in await self.images() for name in image.names})
 
     async def create(self, plan: ContainerPlan) -> str:
         """Create a container, not started yet, and return its id."""
@@ -186,10 +259,6 @@ class DockerEngine:
         wanted = {"label": [f"{name}={value}" for name, value in labels.items()]}
         found = await self._call(lambda client: client.images(filters=wanted))
         return [str(image["Id"]) for image in found]
-
-    async def remove_image(self, image: str) -> None:
-        """Silent if it is gone. Raises PermanentError if something still needs it."""
-        await self._call(lambda client: client.remove_image(image), absent_ok=True)
 
     async def wait_end(self, container: str) -> None:
         """Wait until it does not run any more, or is gone. Raises TemporaryError if it takes more
@@ -298,6 +367,33 @@ class DockerEngine:
             cure="install and start one (Debian: apt-get install docker.io), or set DOCKER_HOST; "
             "sandboxes without an image need none (launcher bubblewrap)",
         )
+
+
+def _login(host: str) -> Mapping[str, str]:
+    import docker.errors
+    from docker import auth
+
+    # Read anew each time: a login may come while we run.
+    try:
+        found = auth.load_config().resolve_authconfig(host) or {}
+    except (docker.errors.DockerException, OSError) as problem:
+        raise PermanentError(
+            f"Docker's own configuration has no usable login for {host}: {problem}"
+        ) from problem
+    known = {"username", "password", "identitytoken", "registrytoken", "serveraddress"}
+    named = {str(key).lower(): str(value) for key, value in found.items() if value}
+    return {key: value for key, value in named.items() if key in known}
+
+
+def _remove_image(client: APIClient, name: str) -> None:
+    import docker.errors
+
+    try:
+        client.remove_image(name)
+    except docker.errors.APIError as problem:
+        if problem.status_code != HTTPStatus.CONFLICT:
+            raise
+        raise ImageInUse(str(problem.explanation or problem)) from problem
 
 
 def _try_socket(url: str) -> None:

@@ -40,6 +40,7 @@ class DockerSandbox(Sandbox):
         container: str,
         workdir: str,
         settle: Callable[[DockerSandbox, SandboxSpec], Awaitable[None]],
+        left: Callable[[str], None],
         limits: Mapping[str, str],
         channel: Channel,
         cgroup: SandboxCgroup | None,
@@ -53,7 +54,8 @@ class DockerSandbox(Sandbox):
         origin: Origin,
         labels: Mapping[str, str],
     ) -> None:
-        """`labels` mark what belongs to this server."""
+        """`labels` mark what belongs to this server; `settle` is the launcher's part of handing it
+        over, and `left` is told the trajectory when it has ended."""
         self.trajectory = ""
         self.workdir = workdir
         self.limits = limits
@@ -61,6 +63,7 @@ class DockerSandbox(Sandbox):
         self.container = container
         self._engine = engine
         self._settle = settle
+        self._left = left
         self._cgroup = cgroup
         self._parking = parking
         self._upper_folder = upper_folder
@@ -86,6 +89,7 @@ class DockerSandbox(Sandbox):
 
     async def assign(self, spec: SandboxSpec, on_lost: Callable[[str], None]) -> None:
         self.trajectory = spec.trajectory
+        self._stack.callback(self._left, spec.trajectory)
         self.workdir = spec.workdir or self.workdir
         try:
             if spec.memory_bytes:

@@ -5,6 +5,7 @@ Pure: no connection here. Text becomes bytes as the sandbox's kernel wants them,
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -75,7 +76,9 @@ def exec_fields(
         if spec.substitute_cores:
             argv = tuple(word.replace(CORES_PLACEHOLDER, number) for word in argv)
             command = command.replace(CORES_PLACEHOLDER, number)
-    return {
+    if spec.session:
+        argv, command = (), command or shlex.join(argv)
+    fields = {
         "action": action,
         "token": token,
         "argv": [_argument(f"argv[{index}]", word) for index, word in enumerate(argv)],
@@ -88,6 +91,11 @@ def exec_fields(
         "max_output": min(spec.max_output_bytes, wire.MAX_OUTPUT),
         "affinity": None if affinity is None else list(affinity),
     }
+    if spec.session:
+        fields["session"] = spec.session
+    if spec.merged:
+        fields["merged"] = True
+    return fields
 
 
 def _argument(field: str, text: str) -> bytes:

@@ -143,9 +143,8 @@ class Process(Launcher):
         if spec.workdir and not spec.workdir.startswith("/"):
             raise PermanentError(f"workdir is {spec.workdir!r}, but must be an absolute path")
 
-    async def template(self, spec: SandboxSpec) -> Template:
-        await self.check_image(spec)
-        return Template(self.name, neutral(spec, memory_bytes=None, user=""))
+    def neutral(self, spec: SandboxSpec) -> SandboxSpec:
+        return neutral(spec, memory_bytes=None, user="")
 
     async def start_neutral(
         self, template: Template, on_lost: Callable[[str], None]

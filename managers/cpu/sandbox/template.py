@@ -51,6 +51,7 @@ def neutral(spec: SandboxSpec, *, memory_bytes: int | None, user: str) -> Sandbo
         env=EMPTY,
         shell=(),
         concurrency=1,
+        pull="",
         labels=EMPTY,
     )
 

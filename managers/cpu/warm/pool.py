@@ -76,15 +76,22 @@ class WarmPool:
         self._review: asyncio.TimerHandle | None = None
         self._closed = False
 
-    async def check(self, spec: SandboxSpec) -> None:
-        """Refuse what would not be tried now. Raises BackingOff, UnknownImage, Unsupported."""
-        shelf = self._shelves.get((await self._launchers.template(spec)).key)
-        if shelf is not None:
-            shelf.refuse_failing(asyncio.get_running_loop().time())
+    def check(self, spec: SandboxSpec) -> None:
+        """Refuse what would not be tried now. Raises BackingOff, UnknownImage."""
+        # Its image may not be there yet: what counts is how it was started before.
+        launcher, bare = self._launchers.neutral(spec)
+        for shelf in self._shelves.values():
+            if shelf.template.launcher == launcher and shelf.template.spec == bare:
+                shelf.refuse_failing(asyncio.get_running_loop().time())
 
     async def open(self, spec: SandboxSpec, on_lost: Callable[[str], None]) -> Sandbox:
         """A sandbox for one trajectory: one that stands ready, else the next that starts. It is the
         caller's from now on. Raises TemporaryError, PermanentError, SandboxClosed once the pool is."""
+        # An image that is on its way must not keep the sandboxes of others from starting.
+        async with self._launchers.prepared(spec):
+            return await self._open(spec, on_lost)
+
+    async def _open(self, spec: SandboxSpec, on_lost: Callable[[str], None]) -> Sandbox:
         template = await self._launchers.template(spec)
         shelf = self._shelf(template)
         now = asyncio.get_running_loop().time()

@@ -24,6 +24,13 @@ while True:
 """Takes memory step by step, as programs do."""
 
 
+LISTEN = """
+import signal, socket, sys
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+signal.pause()
+"""
+
+
 class Commands(Protocol):
     """`mark` is a number unique to the test: it tells its processes from all others."""
 
@@ -59,6 +66,22 @@ class Commands(Protocol):
     def exceeds(self, limit: str, mark: str = "1") -> Argv:
         """Takes more of `memory`, `processes` or `disk` than the sandbox may have, with a process
         of this mark in the background."""
+        ...
+
+    # In a session, or in the background
+
+    def enters(self, folder: str) -> Argv: ...
+    def sets(self, name: str, value: str) -> Argv: ...
+    def sleeps(self, mark: str) -> Argv:
+        """One process, which SIGINT and SIGTERM end."""
+        ...
+
+    def asks(self, question: str) -> Argv:
+        """Prints the question, reads a line from the terminal, prints it."""
+        ...
+
+    def listens(self, port: int) -> Argv:
+        """On a port of loopback, until killed."""
         ...
 
     # From outside of the sandbox
@@ -130,6 +153,21 @@ class RealCommands:
         }
         return ("sh", "-c", f"sleep {mark} >/dev/null 2>&1 & {scripts[limit]}")
 
+    def enters(self, folder: str) -> Argv:
+        return ("cd", folder)
+
+    def sets(self, name: str, value: str) -> Argv:
+        return ("export", f"{name}={value}")
+
+    def sleeps(self, mark: str) -> Argv:
+        return ("sleep", mark)
+
+    def asks(self, question: str) -> Argv:
+        return ("eval", f'printf %s {question}; read -r line; echo "$line"')
+
+    def listens(self, port: int) -> Argv:
+        return ("python3", "-c", LISTEN, str(port))
+
     def runs(self, mark: str) -> bool:
         return bool(_pids_of(mark))
 
@@ -138,6 +176,19 @@ class RealCommands:
         while not _is_first_of_its_namespace(pid):
             pid = _parent(pid)
         os.kill(pid, signal.SIGKILL)
+
+
+class BusyboxCommands(RealCommands):
+    """The same of an image that has busybox alone."""
+
+    def cores(self) -> Argv:
+        return ("sh", "-c", "echo $(nproc) $(nproc)")
+
+    def exceeds(self, limit: str, mark: str = "1") -> Argv:
+        if limit != "memory":
+            return super().exceeds(limit, mark)
+        grow = 'BEGIN { for (;;) kept[i++] = sprintf("%100000s", "x") }'
+        return ("sh", "-c", f"sleep {mark} >/dev/null 2>&1 & exec awk '{grow}'")
 
 
 class FakeCommands:
@@ -192,6 +243,21 @@ class FakeCommands:
 
     def exceeds(self, limit: str, mark: str = "1") -> Argv:
         return ("exceed", limit)
+
+    def enters(self, folder: str) -> Argv:
+        return ("cd", folder)
+
+    def sets(self, name: str, value: str) -> Argv:
+        return ("export", name, value)
+
+    def sleeps(self, mark: str) -> Argv:
+        return ("spin", mark)
+
+    def asks(self, question: str) -> Argv:
+        return ("ask", question)
+
+    def listens(self, port: int) -> Argv:
+        return ("listen", str(port))
 
     def runs(self, mark: str) -> bool:
         return mark in self._manager.processes()

@@ -111,12 +111,15 @@ class Node:
         disk_bytes: int | None = None,
         snapshot: str = "",
         concurrency: int = 1,
+        image: str | None = None,
+        shell: tuple[str, ...] = (),
     ) -> str:
         """A new sandbox; the trajectory's id."""
         trajectory = unique("t")
         spec = SandboxSpec(
             trajectory,
-            image=self.image,
+            image=self.image if image is None else image,
+            shell=shell,
             memory_bytes=256 << 20,
             disk_bytes=disk_bytes,
             env=env or {},

@@ -123,7 +123,7 @@ class ScriptedLauncher(Launcher):
         self.start_error: Exception | None = None
         self.start_errors: list[Exception] = []
         """Of the next starts; later ones work, unless `start_error` is set."""
-        self.identity = ""
+        self.image_id = ""
         self.start_gate = asyncio.Event()
         self.start_gate.set()
         self.starting = 0
@@ -145,8 +145,11 @@ class ScriptedLauncher(Launcher):
     async def check_image(self, spec: SandboxSpec) -> None:
         return None
 
-    async def template(self, spec: SandboxSpec) -> Template:
-        return Template(self.name, neutral(spec, memory_bytes=1, user=""), self.identity)
+    def neutral(self, spec: SandboxSpec) -> SandboxSpec:
+        return neutral(spec, memory_bytes=1, user="")
+
+    async def identity(self, spec: SandboxSpec) -> str:
+        return self.image_id
 
     async def start_neutral(self, template: Template, on_lost: Callable[[str], None]) -> Sandbox:
         self.starting += 1

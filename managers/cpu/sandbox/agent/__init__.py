@@ -3,6 +3,8 @@
     agent (PID 1) --- unix socket, connected from inside --> server
       +- spawner      a forked copy and child subreaper, one per running action, reused when clean
            +- command and all its descendants
+      +- spawner      kept by a session, for as long as that lives
+       +- shell on a terminal, and what actions of the session started
 
 The agent keeps running commands and finished results while no server is attached, and exits, which
 ends the whole sandbox, when none came back for `--orphan-after` seconds. Nothing inside may reach

@@ -11,6 +11,7 @@ from .wire import pack_figures
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .pool import Spawner
+    from .shells import Shell
 
 
 class Action:
@@ -33,6 +34,18 @@ class Action:
         """Dropped, with the input, when the command has ended."""
         self.stdin = stdin
         self.max_output = max_output
+
+        self.merges = False
+        """Stderr goes into stdout."""
+        self.session = ""
+        self.command = b""
+        """Of a session's action: what its shell shall evaluate."""
+        self.shell: "Shell | None" = None
+        """That runs it; None if it is no session's, or the shell has ended."""
+        self.spares_shell = True
+        """The shell need not be killed with it, as far as is known."""
+        self.struck: "set[int]" = set()
+        """Processes that were killed already, and may not have died yet."""
 
         self.attached = True
         """The server that is connected follows it."""

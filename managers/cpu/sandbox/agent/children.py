@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .action import Action
-    from .pool import Pool
+    from .pool import Pool, Spawner
+    from .shells import Shell
 
 
 class Children:
-    """`on_lost` is called for each action without a spawner whenever a child has ended."""
+    """`on_lost` is called for each action without a spawner whenever a child has ended;
+    `on_shell_lost` once for a session's shell without one."""
 
     def __init__(
         self,
@@ -28,10 +30,12 @@ class Children:
         pool: "Pool",
         actions: "dict[str, Action]",
         on_lost: "Callable[[Action], None]",
+        on_shell_lost: "Callable[[Shell], None]",
     ) -> None:
         self._pool = pool
         self._actions = actions
         self._on_lost = on_lost
+        self._on_shell_lost = on_shell_lost
         self._ends: "dict[int, tuple[float, Ended]]" = {}
         """Of orphans by pid, with the time of reaping; its `run_s` is not known."""
         wake, tell = posix.pipe2(posix.O_CLOEXEC | posix.O_NONBLOCK)
@@ -56,9 +60,7 @@ class Children:
                 end = Ended(status, 0.0, *used(usage), False)
                 self._ends[pid] = (time.monotonic(), end)
         for spawner in lost:
-            self._pool.lose(spawner)
-            if spawner.action is not None:
-                spawner.action.spawner_lost = True
+            self._lose(spawner)
         for action in list(self._actions.values()):
             if action.spawner_lost and action.end is None:
                 self._on_lost(action)
@@ -66,6 +68,13 @@ class Children:
         running = {action.pid for action in self._actions.values() if action.end is None}
         if 0 not in running:
             self._ends = {pid: end for pid, end in self._ends.items() if pid in running}
+
+    def _lose(self, spawner: "Spawner") -> None:
+        self._pool.lose(spawner)
+        if spawner.shell is not None:
+            self._on_shell_lost(spawner.shell)
+        elif spawner.action is not None:
+            spawner.action.spawner_lost = True
 
     def has_ended(self, pid: int) -> bool:
         return pid in self._ends
@@ -83,8 +92,13 @@ class Children:
             table = processes()
         except OSError:
             return [action.pid] if action.pid and action.end is None else []
-        if action.spawner is not None and not action.spawner_lost:
-            return descendants(table, {action.spawner.pid})
+        shell, spawner = action.shell, action.spawner
+        if shell is not None:
+            found = _since(action, table, descendants(table, {shell.spawner.pid}))
+            found = [pid for pid in found if pid != shell.pid]
+            return found if action.spares_shell or not shell.pid else [*found, shell.pid]
+        if spawner is not None and not action.spawner_lost:
+            return _since(action, table, descendants(table, {spawner.pid}))
         orphans = self._orphans(table, action)
         alive = [process.pid for process in orphans if not process.is_dead]
         return descendants(table, {process.pid for process in orphans}) + alive
@@ -114,3 +128,11 @@ class Children:
             and process.pid not in self._pool.spawners
             and process.start_ticks >= action.start_ticks
         ]
+
+
+def _since(action: "Action", table: "list[Process]", pids: "list[int]") -> "list[int]":
+    """Of a session's action those that are not older than it: they are of its earlier ones."""
+    if not action.session:
+        return pids
+    older = {process.pid for process in table if process.start_ticks < action.start_ticks}
+    return [pid for pid in pids if pid not in older]

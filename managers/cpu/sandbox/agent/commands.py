@@ -13,13 +13,16 @@ from .action import Action
 from .children import Children
 from .connection import Connection
 from .fields import Fields
+from .kernel import log
 from .killing import Killer
 from .loop import NEVER, Loop
 from .orders import Ended, Refused, Started
 from .output import Abandoned, Stream
 from .pool import Pool, Spawner
 from .session import Session
+from .shells import Shell, Shells
 from .spawner import NOT_EXECUTABLE, complaint
+from .terminal import MAX_INPUT
 from .wire import MAX_OUTPUT
 
 MAX_ACTIONS = 256
@@ -42,7 +45,12 @@ class Commands:
         self._session = session
         self._abandoned = Abandoned(loop)
         self.pool = Pool(loop, oom_fd, self._on_report)
-        self._children = Children(loop, self.pool, self.actions, self._on_lost)
+        self._shells = Shells(
+            loop, self.pool, self._on_session_output, self._on_end, self._on_refused
+        )
+        self._closing: "list[Action]" = []
+        """One for each session that is being closed, with what is left of it."""
+        self._children = Children(loop, self.pool, self.actions, self._on_lost, self._shells.lose)
         self._killer = Killer(self._children, self.actions, self._on_end, self._settle)
         connection.handlers.update(
             {
@@ -50,13 +58,15 @@ class Commands:
                 "kill": self._on_kill,
                 "sweep": self._on_sweep,
                 "taken": self._on_taken,
+                "signal": self._on_signal,
+                "input": self._on_input,
             }
         )
 
     def tick(self, now: float) -> float:
         """Do what is due for each action."""
         due = NEVER
-        for action in list(self.actions.values()):
+        for action in [*self.actions.values(), *self._closing]:
             if action.due <= now:
                 self._tick_action(action, now)
             due = min(due, action.due)
@@ -99,13 +109,67 @@ class Commands:
             timeout_s, stdin = fields.seconds("timeout_s"), fields.data("stdin")
             order = self._session.order(fields)
             now = time.monotonic()
-            self._start(Action(name, token, timeout_s, order, stdin, max_output, now))
+            action = Action(name, token, timeout_s, order, stdin, max_output, now)
+            action.merges = fields.flag_or_false("merged")
+            action.session = fields.text_or_empty("session")
+            if action.session:
+                action.command = fields.data("command")
+                self._start_in_session(action)
+            else:
+                self._start(action)
         except Refused as refusal:
             self._refuse(name, token, refusal)
 
     def _on_kill(self, fields: Fields) -> None:
         action = self.actions.get(fields.text("action"))
         if action is not None:
+            self._killer.begin(action, "killed")
+
+    def _on_signal(self, fields: Fields) -> None:
+        """To a command and what is still in its process group: an offer to end by itself."""
+        action, number = self.actions.get(fields.text("action")), fields.integer("signal")
+        if action is not None and action.pid and action.end is None:
+            try:
+                posix.kill(-action.pid, number)
+            except OSError as error:
+                log(f"signal {number} to {action.name}: {error}")
+
+    def _on_input(self, fields: Fields) -> None:
+        """Of a session's user: keys, Ctrl-C, or the end."""
+        number, name = fields.integer("id"), fields.text("session")
+        shell, problem = self._shells.find(name), ""
+        if fields.flag("close"):
+            if shell is not None:
+                self._close_session(shell, number)
+                return
+        elif shell is None or shell.action is None:
+            problem = "nothing runs in it: only a command that runs can be typed to or interrupted"
+        elif fields.flag("interrupt"):
+            shell.terminal.interrupt()
+        elif not shell.terminal.type(fields.data("data")):
+            problem = f"more than {MAX_INPUT} bytes would wait to be read by what runs in it"
+        if problem:
+            self._connection.fail(number, "EINVAL", name.encode("utf-8", "replace"), problem)
+        else:
+            self._connection.send("reply", {"id": number})
+
+    def _close_session(self, shell: Shell, number: int) -> None:
+        """Hang up and kill all that is below; the reply says that nothing of it is left."""
+        action = shell.action
+        self._shells.forget(shell)
+        if action is None:  # Stands for what earlier ones have left.
+            action = Action("", 0, None, None, b"", 0, 0.0)
+            action.end, action.result = Ended(0, 0.0, 0.0, 0, True), {}
+            self._closing.append(action)
+        else:
+            shell.spawner.action = action
+        action.shell, action.spawner, action.sweep = None, shell.spawner, number
+        action.start_ticks = 0  # Nothing below is older.
+        if action.result is not None:
+            self._killer.sweep(action)
+        elif action.is_killed:
+            action.kill_at = time.monotonic()
+        else:
             self._killer.begin(action, "killed")
 
     def _reattach(self, action: Action, token: int) -> None:
@@ -172,6 +236,10 @@ class Commands:
                 posix.set_blocking(ours[-1], False)
                 if account is not None:  # Else the command could not reopen /dev/stdout.
                     posix.fchown(theirs[-1], account.uid, account.gid)
+            if action.merges:
+                for fd in (ours.pop(), theirs.pop()):
+                    posix.close(fd)
+                theirs.append(posix.dup(theirs[-1]))
         except OSError as error:
             for fd in theirs + ours:
                 posix.close(fd)
@@ -183,12 +251,26 @@ class Commands:
         action.unfed = memoryview(action.stdin)
         action.streams = [
             Stream("stdout", ours[0], action.max_output),
-            Stream("stderr", ours[1], action.max_output),
+            Stream("stderr", -1 if action.merges else ours[1], action.max_output),
         ]
         self.pool.send(spawner, order, theirs)
         for fd in theirs:
             posix.close(fd)
         self._feed(action)
+
+    def _start_in_session(self, action: Action) -> None:
+        """As `_start`; a shell is started if the session has none. Raises Refused alike."""
+        self._shells.check(action.session)
+        action.streams = [Stream(name, -1, action.max_output) for name in ("stdout", "stderr")]
+        self.actions[action.name] = action
+        try:
+            self._shells.start(action)
+        except OSError as error:
+            action.streams[1].add(complaint(b"the session's shell", error))
+            self._on_end(action, Ended(NOT_EXECUTABLE << 8, 0.0, 0.0, 0, True))
+        except Refused:
+            del self.actions[action.name]
+            raise
 
     def _feed(self, action: Action) -> None:
         """Write what fits of the command's input; the rest when there is room."""
@@ -208,6 +290,9 @@ class Commands:
             self._loop.watch(action.feed_fd, lambda: self._feed(action), select.EPOLLOUT)
 
     def _on_report(self, spawner: Spawner, report: "Started | Ended | Refused") -> None:
+        if spawner.shell is not None:
+            self._shells.on_report(spawner.shell, report)
+            return
         action = spawner.action
         if action is None or action.end is not None:
             return
@@ -221,9 +306,12 @@ class Commands:
             self._on_end(action, report)
         else:
             self._close_pipes(action)
-            del self.actions[action.name]
             self.pool.release(spawner, report.code != "user")
-            self._refuse(action.name, action.token, report)
+            self._on_refused(action, report)
+
+    def _on_refused(self, action: Action, refusal: Refused) -> None:
+        del self.actions[action.name]
+        self._refuse(action.name, action.token, refusal)
 
     def _on_lost(self, action: Action) -> None:
         """A command without its spawner: it ended, it runs on as ours, or it never started."""
@@ -279,6 +367,9 @@ class Commands:
                 {"action": action.name, "stream": stream.name, "offset": offset, "data": data},
             )
 
+    def _on_session_output(self, action: Action) -> None:
+        self._send_output(action, action.streams[0], time.monotonic(), False)
+
     def _close_pipes(self, action: Action) -> None:
         if action.feed_fd >= 0:
             self._loop.close(action.feed_fd)
@@ -293,7 +384,12 @@ class Commands:
     def _on_end(self, action: Action, end: Ended) -> None:
         """The command itself has ended: take what it left in the pipes, then end the action."""
         action.end = end
-        action.order, action.stdin = None, b""
+        action.order, action.stdin, action.command = None, b"", b""
+        if (
+            action.shell is not None and action.shell.action is action
+        ):  # It did not end when killed.
+            self._shells.forget(action.shell)
+            action.shell = None
         if action.is_killed:
             action.kill_at = time.monotonic()  # Look at once whether anything is left.
         for stream in action.streams:
@@ -309,6 +405,9 @@ class Commands:
         if action.sweep and not action.is_killed:
             self._connection.send("reply", {"id": action.sweep})
             action.sweep = 0
+            if action in self._closing and action.spawner is not None:
+                self._closing.remove(action)
+                self.pool.release(action.spawner, False)
         if action.end is None or action.is_killed or action.result is not None:
             return
         now = time.monotonic()

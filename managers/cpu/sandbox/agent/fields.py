@@ -16,6 +16,10 @@ class Fields:
     def text(self, name: str) -> str:
         return self._of(name, str, "a str")  # type: ignore[return-value]
 
+    def text_or_empty(self, name: str) -> str:
+        """Empty where it is missing."""
+        return self.text(name) if name in self._fields else ""
+
     def data(self, name: str) -> bytes:
         return self._of(name, bytes, "bytes")  # type: ignore[return-value]
 
@@ -35,6 +39,10 @@ class Fields:
 
     def flag(self, name: str) -> bool:
         return self._of(name, bool, "a bool")  # type: ignore[return-value]
+
+    def flag_or_false(self, name: str) -> bool:
+        """False where it is missing."""
+        return self.flag(name) if name in self._fields else False
 
     def strings(self, name: str) -> "list[bytes]":
         """A list of bytes that hold no NUL, as execve wants them."""

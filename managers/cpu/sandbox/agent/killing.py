@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 REPORT_S = 0.2
 """How long a spawner may take to report a command that was killed."""
+INTERRUPT_S = 0.5
+"""A session's command gets Ctrl-C first: it has so long to clean up, and its shell lives on."""
+SHELL_ROUNDS = 4
+"""Rounds after which processes that are still being started cost the session's shell."""
 RESET_ROUNDS = 12
 """Rounds over /proc before a tree that multiplies faster costs the whole sandbox."""
 MAX_ROUNDS = 300
@@ -49,7 +53,11 @@ class Killer:
         action.outcome = outcome
         action.end_at = NEVER
         action.kill_at = time.monotonic()
-        self.round(action, action.kill_at)
+        if action.shell is not None and action.spares_shell:
+            action.shell.terminal.signal()
+            action.kill_at += INTERRUPT_S
+        else:
+            self.round(action, action.kill_at)
 
     def sweep(self, action: "Action") -> None:
         """Begin to kill what a command left behind when it ended."""
@@ -64,6 +72,9 @@ class Killer:
                 self._reset_sandbox()
             for pid in victims:
                 kill(pid)
+            if action.rounds > SHELL_ROUNDS and not action.struck.issuperset(victims):
+                action.spares_shell = False  # It starts them anew, in a loop of its own.
+            action.struck.update(victims)
             action.kill_at = now + min(FIRST_PAUSE_S * action.rounds, PAUSE_S)
         elif action.end is None:
             self._await_report(action, now)
@@ -77,6 +88,8 @@ class Killer:
             action.report_by = now + REPORT_S
         elif now >= action.report_by + REPORT_S or action.rounds >= MAX_ROUNDS:
             self._on_end(action, self._children.end_of(action))
+        elif now >= action.report_by and action.shell is not None:
+            action.spares_shell = False
         elif now >= action.report_by and action.spawner is not None:
             kill(action.spawner.pid)
         action.kill_at = now if action.end is not None else now + PAUSE_S

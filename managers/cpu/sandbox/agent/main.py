@@ -10,6 +10,7 @@ from .connection import Connection
 from .fields import Fields
 from .kernel import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, log, prctl
 from .loop import Loop
+from .ports import Ports
 from .programs import IGNORED_SIGNALS
 from .session import Session
 from .transfers import Transfers
@@ -29,19 +30,21 @@ class Agent:
         )
         self._commands = Commands(self._loop, self._connection, self._session, oom_fd)
         self._transfers = Transfers(self._connection, self._session)
+        self._ports = Ports(self._connection)
         self._connection.handlers["config"] = self._on_config
 
     def run(self) -> None:
         """Until no server came for too long."""
         commands = self._commands
         # The connection last: it sends what the others have to say.
-        self._loop.run([commands.tick, commands.pool.tick, self._connection.tick])
+        self._loop.run([commands.tick, commands.pool.tick, self._ports.tick, self._connection.tick])
 
     def _greeting(self) -> "dict[str, object]":
         return {"protocol": list(PROTOCOL)}
 
     def _on_server_lost(self) -> None:
         self._transfers.end_all()
+        self._ports.forget_all()
         self._commands.detach()
 
     def _on_config(self, fields: Fields) -> None:

@@ -34,6 +34,8 @@ class Order:
         cwd: bytes,
         affinity: "list[int] | None",
         account: "Account | None",
+        terminal: bytes = b"",
+        descriptors: "list[int] | None" = None,
     ) -> None:
         self.argv = argv
         self.env = env
@@ -41,12 +43,18 @@ class Order:
         self.affinity = affinity
         self.account = account
         """None: who the agent is."""
+        self.terminal = terminal
+        """The path of the one that it gets as its own, for all of its streams; empty: its streams
+        are the pipes that come along."""
+        self.descriptors = descriptors or []
+        """With a terminal: which numbers the pipes have in the command."""
 
     def pack(self, become: bool) -> bytes:
         """`become`: the spawner is not that account yet."""
         account = self.account
         identity = (account.uid, account.gid, account.groups) if become and account else None
-        data = marshal.dumps((self.argv, self.env, self.cwd, self.affinity, identity))
+        command = (self.argv, self.env, self.cwd, self.affinity, self.terminal, self.descriptors)
+        data = marshal.dumps((command, identity))
         return _LENGTH.pack(len(data)) + data
 
 
@@ -54,8 +62,8 @@ def unpack_order(data: bytes) -> "tuple[Order, tuple[int, int, list[int]] | None
     """The order and the (uid, gid, groups) to become first; None while bytes are missing."""
     if len(data) < 4 or len(data) < 4 + _LENGTH.unpack_from(data)[0]:
         return None
-    argv, env, cwd, affinity, identity = marshal.loads(data[4:])
-    return Order(argv, env, cwd, affinity, None), identity
+    (argv, env, cwd, affinity, terminal, descriptors), identity = marshal.loads(data[4:])
+    return Order(argv, env, cwd, affinity, None, terminal, descriptors), identity
 
 
 class Started:

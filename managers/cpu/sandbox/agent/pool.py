@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from .accounts import Account
     from .action import Action
+    from .shells import Shell
 
 MAX_IDLE = 4
 SPARE_DELAY_S = 0.02
@@ -34,6 +35,8 @@ class Spawner:
         self.account: "tuple[int, ...]" = ()
         """The key of the account that it has become; empty while it is the agent's."""
         self.action: "Action | None" = None
+        self.shell: "Shell | None" = None
+        """Of a session, instead of one action's command."""
         self.alive = True
 
     def is_ready(self) -> bool:

@@ -54,6 +54,16 @@ def descendants(table: "list[Process]", roots: "set[int]") -> "list[int]":
     return found
 
 
+def cpu_seconds(pid: int) -> float:
+    """What a process and its children that it has waited for have used; 0 where that is not known."""
+    try:
+        stat = read_whole(b"/proc/%d/stat" % pid, MAX_STAT)
+    except OSError:
+        return 0.0
+    rest = stat.rpartition(b")")[2].split()
+    return sum(int(ticks) for ticks in rest[11:15]) / TICKS_PER_S
+
+
 def ticks_now() -> int:
     """Now as field 22 of /proc/PID/stat counts it: clock ticks since boot."""
     return int(time.clock_gettime(CLOCK_BOOTTIME) * TICKS_PER_S)

@@ -45,22 +45,49 @@ def find_program(name: bytes, search: bytes) -> bytes:
     raise FileNotFoundError(errno.ENOENT, "command not found")
 
 
-def start_program(argv: "list[bytes]", env: "dict[bytes, bytes]", stdio: "list[int]") -> int:
+class Streams:
+    """What a program reads and writes: three pipes, or a terminal, which becomes its own, and
+    further descriptors, the numbers that they are to have -> what they are here."""
+
+    def __init__(
+        self, stdio: "list[int]", terminal: bytes = b"", others: "dict[int, int] | None" = None
+    ) -> None:
+        self.terminal = terminal
+        self.moves = [(fd, number) for number, fd in enumerate(stdio)]
+        if terminal:  # The first that a session's leader opens becomes its controlling one.
+            self.moves = [(0, 1), (0, 2)]
+            self.moves += [(fd, number) for number, fd in (others or {}).items()]
+        self._error = stdio[2] if stdio else -1
+
+    def complain(self, message: bytes) -> None:
+        """Say on its error stream why it was not started."""
+        if not self.terminal:
+            posix.write(self._error, message)
+            return
+        fd = posix.open(self.terminal, posix.O_WRONLY | posix.O_NOCTTY | posix.O_CLOEXEC)
+        posix.write(fd, message)
+        posix.close(fd)
+
+
+def start_program(argv: "list[bytes]", env: "dict[bytes, bytes]", streams: Streams) -> int:
     """Its pid, in a session of its own. Raises OSError as execve does."""
     path = find_program(argv[0], env.get(b"PATH", DEFAULT_PATH))
     try:
-        return _spawn(path, argv, env, stdio)
+        return _spawn(path, argv, env, streams)
     except OSError as error:
         if error.errno != errno.ENOEXEC:
             raise
     # A script without its first line: what every shell does with it.
-    return _spawn(b"/bin/sh", [b"sh", path, *argv[1:]], env, stdio)
+    return _spawn(b"/bin/sh", [b"sh", path, *argv[1:]], env, streams)
 
 
-def _spawn(path: bytes, argv: "list[bytes]", env: "dict[bytes, bytes]", stdio: "list[int]") -> int:
+def _spawn(path: bytes, argv: "list[bytes]", env: "dict[bytes, bytes]", streams: Streams) -> int:
     if not hasattr(posix, "posix_spawn"):  # Python 3.7 and older.
-        return _fork_exec(path, argv, env, stdio)
-    actions = [(posix.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(stdio)]
+        return _fork_exec(path, argv, env, streams)
+    actions: "list[tuple[object, ...]]" = []
+    if streams.terminal:
+        actions.append((posix.POSIX_SPAWN_OPEN, 0, streams.terminal, posix.O_RDWR, 0))
+    actions += [(posix.POSIX_SPAWN_DUP2, fd, number) for fd, number in streams.moves]
     try:
         return posix.posix_spawn(
             path,
@@ -72,18 +99,20 @@ def _spawn(path: bytes, argv: "list[bytes]", env: "dict[bytes, bytes]", stdio: "
             setsigdef=_RESET_SIGNALS,
         )
     except NotImplementedError:  # A C library whose posix_spawn cannot start a session.
-        return _fork_exec(path, argv, env, stdio)
+        return _fork_exec(path, argv, env, streams)
 
 
 def _fork_exec(
-    path: bytes, argv: "list[bytes]", env: "dict[bytes, bytes]", stdio: "list[int]"
+    path: bytes, argv: "list[bytes]", env: "dict[bytes, bytes]", streams: Streams
 ) -> int:
     report, tell = posix.pipe2(posix.O_CLOEXEC)
     pid = posix.fork()
     if pid == 0:
         try:
             posix.setsid()
-            for number, fd in enumerate(stdio):
+            if streams.terminal:
+                posix.dup2(posix.open(streams.terminal, posix.O_RDWR), 0)
+            for fd, number in streams.moves:
                 posix.dup2(fd, number)
             for number in _RESET_SIGNALS:
                 _signal.signal(number, _signal.SIG_DFL)

@@ -52,7 +52,10 @@ class Session:
             env.update(other.variables())
             account = self._unless_own(other)
         env.update(fields.environment())
-        argv = fields.strings("argv") or self._shell_argv(fields.data("command"), env)
+        if fields.text_or_empty("session"):
+            argv = []  # Its shell has one of its own.
+        else:
+            argv = fields.strings("argv") or self._shell_argv(fields.data("command"), env)
         cwd = self.path(fields.data("cwd"))
         return Order(argv, env, cwd, fields.cores("affinity"), account)
 

@@ -20,7 +20,7 @@ from .kernel import (
     show,
 )
 from .orders import Ended, Order, Refused, Started, pack_refusal, unpack_order
-from .programs import start_program
+from .programs import Streams, start_program
 
 STARTED_AFTER_S = 0.005
 """A command that runs longer than this is reported as started. Of shorter ones the agent hears
@@ -29,6 +29,8 @@ NOT_EXECUTABLE = 126
 NOT_FOUND = 127
 """Exit codes of commands that could not be started, as in a shell."""
 MAX_CORES = 1024
+MOVED_TO = 100
+"""The first of descriptors that neither a spawner nor a session's shell has a use for."""
 
 
 def become_spawner(channel: _socket.socket) -> None:
@@ -65,8 +67,7 @@ class _SpawnerProcess:
                 if identity is not None:
                     _become(*identity)
                 self._prepare(order)
-                stdio = pipes if len(pipes) == 3 else [self._open_null(), *pipes]
-                report = self._run(order, stdio, pipes).pack()
+                report = self._run(order, pipes).pack()
             except Refused as refusal:
                 _close_all(pipes)
                 report = pack_refusal(refusal)
@@ -114,13 +115,18 @@ class _SpawnerProcess:
                 raise Refused("stdin", f"cannot open /dev/null: {error.strerror}") from error
         return self._null
 
-    def _run(self, order: Order, stdio: "list[int]", pipes: "list[int]") -> Ended:
+    def _run(self, order: Order, pipes: "list[int]") -> Ended:
         """Run it to its end."""
         started = time.monotonic()
+        if order.terminal:
+            _move_up(pipes)
+            streams = Streams([], order.terminal, dict(zip(order.descriptors, pipes)))  # noqa: B905
+        else:
+            streams = Streams(pipes if len(pipes) == 3 else [self._open_null(), *pipes])
         try:
-            pid = start_program(order.argv, order.env, stdio)
+            pid = start_program(order.argv, order.env, streams)
         except OSError as error:
-            posix.write(stdio[2], complaint(order.argv[0], error))
+            streams.complain(complaint(order.argv[0], error))
             _close_all(pipes)
             missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
             status = (NOT_FOUND if missing else NOT_EXECUTABLE) << 8
@@ -170,6 +176,14 @@ def _offer_to_oom_killer(pid: int) -> None:
         log(f"no higher oom score for {pid}: {error}")
     finally:
         posix.close(fd)
+
+
+def _move_up(fds: "list[int]") -> None:
+    """To numbers that are none of those which they are to have in the command."""
+    for index, fd in enumerate(fds):
+        posix.dup2(fd, MOVED_TO + index, False)
+        posix.close(fd)
+        fds[index] = MOVED_TO + index
 
 
 def _close_all(fds: "list[int]") -> None:
