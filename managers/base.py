@@ -268,6 +268,36 @@ class FileInfo:
     """Of a symlink."""
 
 
+@dataclass(frozen=True, slots=True)
+class WarmStatus:
+    """Sandboxes of one image that nobody has yet, and how starting them goes. The last five only
+    grow while the node is open."""
+
+    launcher: str
+    image: str
+    """"" for sandboxes without an image."""
+    ready: int = 0
+    starting: int = 0
+    """For trajectories that wait, and ahead of need."""
+    wanted: int = 0
+    """How many are to stand ready."""
+    start_s: float = 0.0
+    """How long a start takes."""
+    problem: str = ""
+    """Why starts fail, and when the next try is; "" if they do not."""
+    retry_s: float = 0.0
+    """Until then a trajectory of this image is refused; 0 if it is not."""
+    hits: int = 0
+    """Trajectories that got a sandbox which stood ready."""
+    misses: int = 0
+    """Those that waited for one."""
+    started: int = 0
+    start_seconds: float = 0.0
+    """That all these starts took together."""
+    failed: int = 0
+    """Starts that failed, and sandboxes that died before anybody had them."""
+
+
 @runtime_checkable
 class SandboxHost(Protocol):
     """The ability to hold sandboxes: CPU managers have it."""
@@ -275,7 +305,7 @@ class SandboxHost(Protocol):
     async def check_open(self, spec: SandboxSpec) -> SandboxSpec:
         """Refuse what this node can never start, before anything is queued; returns the spec with
         the node's defaults filled in (memory above all). Raises Unsupported, UnknownImage,
-        PermanentError."""
+        PermanentError, and BackingOff while sandboxes of this kind fail to start."""
         ...
 
     async def open(
@@ -380,6 +410,11 @@ class SandboxHost(Protocol):
     def corrections(self) -> Mapping[str, int]:
         """How often a control file had to be put right since somebody else had changed it, by its
         name."""
+        ...
+
+    def warm(self) -> Sequence[WarmStatus]:
+        """Of the sandboxes that are started ahead of need: one for each image that was asked
+        for, a bounded number, those whose starts fail first."""
         ...
 
     def describe(self) -> NodeDescription:

@@ -22,6 +22,12 @@ LIFETIME_S_MAX = 7 * 86400.0
 RATE_MAX = 1 << 40
 """Units per period, and units at once: far above any provider's tokens per day."""
 
+WARM_MAX = 10_000
+"""Sandboxes that stand ready: more than a node can hold processes for."""
+
+STARTS_MAX = 256
+"""Sandboxes that start at once; no machine is faster with more."""
+
 MIRRORS_MAX = 8
 """Of one registry: each that does not answer delays a pull."""
 
@@ -87,12 +93,32 @@ class SandboxConfig(_Settings):
     """Processes and threads at once. Default 512: parallel builds fit, a fork bomb does not
     harm the node. None below 16, which an agent and a shell with a pipe need."""
 
+    starts: int | None = Field(default=None, ge=1, le=STARTS_MAX)
+    """Sandboxes that start at once on a node; more wait their turn. Default: one per 8 cores, but 4
+    at least and 16 at most: more make each start slower, not all faster."""
+
     output_limit: Size = 1 << 20
     """Bytes kept of stdout and of stderr of one action unless it asks for another. Default 1Mi: a
     policy reads far less."""
 
     defaults: SandboxDefaults = SandboxDefaults()
     """What every sandbox gets. Default: nothing."""
+
+
+class WarmConfig(_Settings):
+    """Sandboxes that are started ahead of need, so that a trajectory need not wait for a start. How
+    many, is learned for each image from how trajectories came lately and how long starts take."""
+
+    max: int = Field(default=32, ge=0, le=WARM_MAX)
+    """The most sandboxes that stand ready at once. Default 32; 0 starts none ahead of need."""
+
+    memory: Size | None = None
+    """The most bytes that they may take together, each counted with 32 MiB; memory that trajectories
+    have reserved is never theirs. Default: a sixteenth of the node's memory."""
+
+    idle_s: float = Field(default=600.0, gt=0, le=LIFETIME_S_MAX)
+    """Seconds for which an arrival counts: sandboxes of an image that nobody asks for any more go
+    after that. Default 600: longer than most training steps, whose trajectories come together."""
 
 
 class QuotaWindow(_Settings):
@@ -216,6 +242,9 @@ class NodeConfig(_Settings):
 
     sandbox: SandboxConfig = SandboxConfig()
     """Limits of one sandbox."""
+
+    warm: WarmConfig = WarmConfig()
+    """Sandboxes that are started ahead of need."""
 
     images: dict[str, str] = Field(default_factory=dict)
     """Names of images, each mapped to a folder that holds a root file system, or to an image

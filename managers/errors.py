@@ -2,6 +2,7 @@
 
 ManagerError
 ├── TemporaryError         worth another try after `delay_s`
+│   └── BackingOff         sandboxes of its kind fail to start; none is tried before that
 ├── PermanentError         no retry will help
 │   ├── Unsupported        this node cannot do that; `cure` says what would
 │   └── UnknownImage       no such image on this node
@@ -24,6 +25,10 @@ class TemporaryError(ManagerError):
     def __init__(self, message: str, *, delay_s: float = 1.0) -> None:
         super().__init__(message)
         self.delay_s = delay_s
+
+
+class BackingOff(TemporaryError):
+    """Sandboxes of this kind failed to start several times in a row: none is started for `delay_s`."""
 
 
 class PermanentError(ManagerError):

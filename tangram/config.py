@@ -36,6 +36,7 @@ from .managers.config import (
     SandboxConfig,
     Size,
     Units,
+    WarmConfig,
 )
 from .scheduler.model import CORES, QUOTA_PREFIX
 from .scheduler.order import DEFAULT as DEFAULT_ORDER
@@ -197,6 +198,9 @@ class ServerConfig(_Settings):
     sandbox: SandboxConfig = SandboxConfig()
     """Limits of one sandbox, unless its trajectory asks for others."""
 
+    warm: WarmConfig = WarmConfig()
+    """Sandboxes that are started ahead of need."""
+
     images: dict[str, str] = Field(default_factory=dict)
     """Names of images, each mapped to a root file system's folder or an image reference."""
 
@@ -286,6 +290,7 @@ class ServerConfig(_Settings):
             disk=self.disk,
             reserved_cores=self.reserved_cores,
             sandbox=self.sandbox,
+            warm=self.warm,
             images=self.images,
             registries=self.registries,
             pulls=self.pulls,

@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ..base import SandboxSpec
 from ..config import NodeConfig
 from ..errors import ManagerError, UnknownImage, Unsupported
-from .sandbox.base import Check, Launcher, Sandbox
+from .sandbox.base import Check, Launcher
+from .sandbox.template import Template
 
 if TYPE_CHECKING:
     from .images.store import ImageStore
 
 log = logging.getLogger(__name__)
-
-STARTS_MAX = 4
-"""Sandboxes that one launcher starts at once: more make each start slower, not all faster."""
 
 RECHECK_S = 10.0
 """How long a failed check is believed. An operator who starts the engine need not restart us."""
@@ -46,7 +44,6 @@ class Launchers:
         self._config = config
         self._builder = builder
         self._built: dict[str, Launcher] = {}
-        self._starts: dict[str, asyncio.Semaphore] = {}
         self._problems: dict[str, tuple[float, list[Check]]] = {}
         self._checking: dict[str, asyncio.Lock] = {}
         self.default = ""
@@ -55,7 +52,6 @@ class Launchers:
     def get(self, name: str) -> Launcher:
         if name not in self._built:
             self._built[name] = self._builder.build(name)
-            self._starts[name] = asyncio.Semaphore(STARTS_MAX)
         return self._built[name]
 
     def built(self) -> list[Launcher]:
@@ -112,12 +108,19 @@ class Launchers:
             return ("bubblewrap", "docker")
         return (self._config.launcher,)
 
-    async def start(self, spec: SandboxSpec, on_lost: Callable[[str], None]) -> Sandbox:
-        name = self.choose(spec)
-        launcher = self.get(name)
-        # An image that is on its way must not keep the sandboxes of others from starting.
-        async with launcher.prepared(spec), self._starts[name]:
-            return await launcher.start(spec, on_lost)
+    async def template(self, spec: SandboxSpec) -> Template:
+        """How the launcher for this trajectory would start its sandbox. Raises UnknownImage,
+        Unsupported."""
+        return await self.get(self.choose(spec)).template(spec)
+
+    def prepared(self, spec: SandboxSpec) -> AbstractAsyncContextManager[None]:
+        """Inside, what may take minutes to come is there: its image."""
+        return self.get(self.choose(spec)).prepared(spec)
+
+    def neutral(self, spec: SandboxSpec) -> tuple[str, SandboxSpec]:
+        """The launcher for this trajectory, and its template but for what the image is now."""
+        launcher = self.get(self.choose(spec))
+        return launcher.name, launcher.neutral(spec)
 
     def image_stores(self) -> list[ImageStore]:
         """Those of the launchers that were used so far."""

@@ -28,6 +28,7 @@ from ..base import (
     RunResult,
     SandboxInfo,
     SandboxSpec,
+    WarmStatus,
 )
 from ..config import NodeConfig
 from ..errors import (
@@ -46,7 +47,8 @@ from .launchers import Launchers, is_rootfs
 from .sandbox.base import Sandbox
 from .sandbox.messages import AgentResult
 from .snapshots import Snapshots
-from .spec import check_sizes, with_defaults
+from .spec import check_sizes, pool_limits, with_defaults
+from .warm.pool import WarmPool
 from .watch import DiskWatch, MemoryWatch
 
 log = logging.getLogger(__name__)
@@ -68,6 +70,8 @@ class CpuManager(InsideCalls, Manager):
         self._cores = ResourceId(CORES, config.name)
         self._memory = ResourceId(MEMORY, config.name)
         self._held: dict[str, HeldSandbox] = {}
+        limits = pool_limits(config, claim.memory_bytes, claim.pool.total)
+        self._pool = WarmPool(launchers, limits, self._room_bytes)
         watched = (self._held.values, self.kill, self._destroy)
         self._drift = DriftWatch(self._held.values)
 
@@ -219,7 +223,7 @@ class CpuManager(InsideCalls, Manager):
         for watch in (*self._watches, self._drift):
             await watch.aclose()
         closings = [self.close(trajectory) for trajectory in list(self._held)]
-        outcomes = await asyncio.gather(*closings, return_exceptions=True)
+        outcomes = await asyncio.gather(*closings, self._pool.aclose(), return_exceptions=True)
         await self._launchers.aclose()
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
@@ -232,6 +236,7 @@ class CpuManager(InsideCalls, Manager):
         check_sizes(filled, self.node, self._claim.disk_bytes)
         launcher = await self._launchers.working(self._launchers.choose(filled))
         await launcher.check_image(filled)
+        self._pool.check(filled)
         return filled
 
     async def open(
@@ -290,6 +295,9 @@ class CpuManager(InsideCalls, Manager):
     def corrections(self) -> Mapping[str, int]:
         return self._drift.corrected
 
+    def warm(self) -> tuple[WarmStatus, ...]:
+        return self._pool.statuses()
+
     def describe(self) -> NodeDescription:
         default = self._launchers.default
         return NodeDescription(default, self._launchers.get(default).limits())
@@ -321,7 +329,7 @@ class CpuManager(InsideCalls, Manager):
                 self._on_lost(held, message)
 
         spec = replace(held.spec, snapshot=snapshot)
-        current.append(await self._launchers.start(spec, lost))
+        current.append(await self._pool.open(spec, lost))
         return current[0]
 
     def _started(self, held: HeldSandbox) -> Sandbox:
@@ -411,6 +419,11 @@ class CpuManager(InsideCalls, Manager):
         self._close(held)
 
     # Looking things up
+
+    def _room_bytes(self) -> int:
+        """Memory that no trajectory has reserved."""
+        reserved = sum(held.spec.memory_bytes or 0 for held in self._held.values())
+        return self._claim.memory_bytes - reserved
 
     def _with_defaults(self, spec: SandboxSpec) -> SandboxSpec:
         return with_defaults(spec, self._config.sandbox, self._claim.disk_bytes)

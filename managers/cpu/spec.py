@@ -1,4 +1,4 @@
-"""What a sandbox may be on a node: open points filled in from the configuration, sizes checked.
+"""What a sandbox, and all of them, may be on a node: open points filled in, sizes checked.
 
 Pure. Whether an image exists is its launcher's to say, and whether the node's memory is enough the
 scheduler's, which knows all nodes.
@@ -9,12 +9,31 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..base import SandboxSpec
-from ..config import SandboxConfig
+from ..config import NodeConfig, SandboxConfig
 from ..errors import PermanentError
 from ..sizes import format_size
+from .warm.pool import PoolLimits
 
 MEMORY_BYTES_MIN = 16 << 20
 """A sandbox with less could not hold its agent and a shell."""
+
+WARM_MEMORY_SHARE = 16
+"""One part in so many of a node's memory may be taken by sandboxes that nobody has."""
+
+STARTS_RANGE = (4, 16)
+CORES_PER_START = 8
+"""Sandboxes that start at once: one for so many cores, within this range."""
+
+
+def pool_limits(config: NodeConfig, memory_bytes: int, cores: int) -> PoolLimits:
+    """What the configuration, or else a node of this size, allows its pool."""
+    least, most = STARTS_RANGE
+    return PoolLimits(
+        warm_max=config.warm.max,
+        memory_bytes=config.warm.memory or memory_bytes // WARM_MEMORY_SHARE,
+        idle_s=config.warm.idle_s,
+        starts=config.sandbox.starts or min(most, max(least, cores // CORES_PER_START)),
+    )
 
 
 def with_defaults(spec: SandboxSpec, defaults: SandboxConfig, disk_bytes: int) -> SandboxSpec:

@@ -29,6 +29,7 @@ from ..base import (
     SandboxInfo,
     SandboxSpec,
     Stream,
+    WarmStatus,
 )
 from ..errors import (
     LeaseLost,
@@ -309,6 +310,9 @@ class FakeManager(FakeInside, Manager):
 
     def corrections(self) -> Mapping[str, int]:
         return {}
+
+    def warm(self) -> tuple[WarmStatus, ...]:
+        return ()
 
     def describe(self) -> NodeDescription:
         return NodeDescription("fake", LIMITS)

@@ -5,6 +5,7 @@ Keys do not change; new ones may join. Times are seconds, sizes bytes.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Cancelled, Expired, TangramError
@@ -94,6 +95,7 @@ def status_json(pool: ClusterStatus) -> dict[str, Any]:
                 "memory": _units(node.memory),
                 "limits": dict(node.limits),
                 "sandboxes": dict(node.sandboxes),
+                "warm": [asdict(warm) for warm in node.warm],
             }
             for node in pool.nodes
         ],

@@ -23,11 +23,13 @@ if TYPE_CHECKING:
         Span,
         TaskStatus,
         Timing,
+        WarmStatus,
     )
 
 BAR_WIDTH = 24
 TIMELINE_WIDTH = 40
 ACTIONS_MAX = 20
+WARM_ROWS_MAX = 10
 """Rows of the table of actions in `top`: what fits a screen."""
 
 PART_STYLES = {"queue": "yellow", "prepare": "blue", "run": "green", "overhead": "magenta"}
@@ -83,6 +85,9 @@ def status(pool: ClusterStatus) -> RenderableType:
     ]
     for limits in {_limits(node) for node in pool.nodes}:
         parts.append(Text(limits, style="dim"))
+    if warm := [warm for node in pool.nodes for warm in node.warm]:
+        parts += [Text(), _warm(warm)]
+        parts += [Text(f"{_image(w)}: {w.problem}", style="red") for w in warm if w.problem]
     if pool.quotas:
         parts += [Text(), _quotas(pool.quotas)]
     parts += [Text(), _queues(pool)]
@@ -201,6 +206,30 @@ def _nodes(nodes: Sequence[NodeStatus]) -> Table:
             or "none",
         )
     return table
+
+
+def _warm(rows: Sequence[WarmStatus]) -> Table:
+    """The busiest images first."""
+    table = _table("sandboxes started ahead of need")
+    table.add_column("image")
+    table.add_column("launcher")
+    for name in ("ready", "under way", "a start takes", "hits", "misses", "failed"):
+        table.add_column(name, justify="right")
+    busiest = sorted(rows, key=lambda row: -(row.hits + row.misses + row.failed))
+    for row in busiest[:WARM_ROWS_MAX]:
+        table.add_row(
+            _image(row),
+            row.launcher,
+            f"{row.ready} of {row.wanted}",
+            str(row.starting),
+            seconds(row.start) if row.start else "",
+            *map(str, (row.hits, row.misses, row.failed)),
+        )
+    return table
+
+
+def _image(row: WarmStatus) -> str:
+    return row.image or "no image"
 
 
 def _limits(node: NodeStatus) -> str:

@@ -12,6 +12,7 @@ from .cluster import (
     QuotaStatus,
     TaskStatus,
     Units,
+    WarmStatus,
 )
 from .permits import AsyncPermit
 from .processes import AsyncProcess, Log, ProcessInfo
@@ -69,4 +70,5 @@ __all__ = [
     "TrajectoryInfo",
     "Units",
     "Usage",
+    "WarmStatus",
 ]

@@ -17,6 +17,32 @@ class Units:
 
 
 @dataclass(frozen=True, slots=True)
+class WarmStatus:
+    """Sandboxes of one image that are started ahead of need, and how starting them goes."""
+
+    launcher: str
+    image: str
+    """"" without an image."""
+    ready: int
+    starting: int
+    """For trajectories that wait, and ahead of need."""
+    wanted: int
+    """How many are to stand ready."""
+    start: float
+    """Seconds that a start takes."""
+    problem: str
+    """Why starts fail, and when the next try is; "" if they do not."""
+    retry: float
+    """Seconds for which its trajectories are refused; 0 if they are not."""
+    hits: int
+    """Trajectories that got one that stood ready."""
+    misses: int
+    """Those that waited for one."""
+    failed: int
+    """Starts that failed, and sandboxes that died before anybody had them."""
+
+
+@dataclass(frozen=True, slots=True)
 class NodeStatus:
     name: str
     launcher: str
@@ -28,6 +54,8 @@ class NodeStatus:
     """memory, disk, pids, shm, cores -> hard or soft."""
     sandboxes: Mapping[str, int]
     """State -> number."""
+    warm: tuple[WarmStatus, ...] = ()
+    """Of the sandboxes that nobody has yet: one for each image, failing ones first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +139,22 @@ def cluster_status(message: cluster_pb2.StatusResponse) -> ClusterStatus:
                 memory=_units(node.memory),
                 limits=dict(node.limits),
                 sandboxes=dict(node.sandboxes),
+                warm=tuple(
+                    WarmStatus(
+                        launcher=warm.launcher,
+                        image=warm.image,
+                        ready=warm.ready,
+                        starting=warm.starting,
+                        wanted=warm.wanted,
+                        start=warm.start_s,
+                        problem=warm.problem,
+                        retry=warm.retry_s,
+                        hits=warm.hits,
+                        misses=warm.misses,
+                        failed=warm.failed,
+                    )
+                    for warm in node.warm
+                ),
             )
             for node in message.nodes
         ),

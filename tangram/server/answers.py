@@ -6,6 +6,7 @@ Converts only. The way in is `convert`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from .. import __version__
@@ -259,6 +260,7 @@ def status_message(
                 memory=_units(node.memory),
                 limits=node.limits,
                 sandboxes=node.sandboxes,
+                warm=[cluster_pb2.WarmStatus(**asdict(warm)) for warm in node.warm],
             )
             for node in status.nodes
         ],

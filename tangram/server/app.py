@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import ipaddress
+import resource
 import shutil
 import signal
 import socket
@@ -253,7 +254,15 @@ def run(config: ServerConfig) -> int:
     # Records live for an hour and hold no cycles: looking through all of them often would only
     # stop the loop for tens of milliseconds.
     gc.set_threshold(GC_YOUNG_OBJECTS, 20, 100)
+    raise_open_files_limit()
     return uvloop.run(serve(config))
+
+
+def raise_open_files_limit() -> None:
+    """To what this process may have at most: each sandbox keeps half a dozen files open, and the usual
+    limit would end at 150 of them."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def serve(config: ServerConfig) -> int:

@@ -60,6 +60,7 @@ class Metrics:
         self._actions = _ActionCollector()
         self._registry.register(self._actions)
         self._registry.register(_PoolCollector(status))
+        self._registry.register(_WarmCollector(status))
         self._registry.register(_PredictionCollector(errors))
         self._registry.register(_AnswerCollector({} if served is None else served))
         if recorder is not None:
@@ -230,6 +231,59 @@ class _TraceCollector(Collector):
         recorded.add_metric(("written",), self._recorder.written)
         recorded.add_metric(("dropped",), self._recorder.dropped)
         yield recorded
+
+
+class _WarmCollector(Collector):
+    """Sandboxes that are started ahead of need. Images are as many as the managers count apart."""
+
+    def __init__(self, status: Callable[[], PoolStatus]) -> None:
+        self._status = status
+
+    def describe(self) -> Iterator[Metric]:
+        """Names alone, as `_PoolCollector`."""
+        yield from self._families()
+
+    def collect(self) -> Iterator[Metric]:
+        sandboxes, opens, starts, seconds = families = self._families()
+        for node in self._status().nodes:
+            for warm in node.warm:
+                labels = (node.name, warm.launcher, warm.image)
+                sandboxes.add_metric((*labels, "ready"), warm.ready)
+                sandboxes.add_metric((*labels, "starting"), warm.starting)
+                sandboxes.add_metric((*labels, "wanted"), warm.wanted)
+                opens.add_metric((*labels, "hit"), warm.hits)
+                opens.add_metric((*labels, "miss"), warm.misses)
+                starts.add_metric((*labels, "started"), warm.started)
+                starts.add_metric((*labels, "failed"), warm.failed)
+                seconds.add_metric(labels, warm.start_seconds)
+        yield from families
+
+    def _families(
+        self,
+    ) -> tuple[GaugeMetricFamily, CounterMetricFamily, CounterMetricFamily, CounterMetricFamily]:
+        where = ("node", "launcher", "image")
+        return (
+            GaugeMetricFamily(
+                "tangram_warm_sandboxes",
+                "Sandboxes that nobody has yet: ready, starting, and how many are wanted ready.",
+                labels=(*where, "state"),
+            ),
+            CounterMetricFamily(
+                "tangram_warm_opens",
+                "Trajectories that got a sandbox which stood ready (hit), or waited for one (miss).",
+                labels=(*where, "result"),
+            ),
+            CounterMetricFamily(
+                "tangram_sandbox_starts",
+                "Starts of sandboxes; one that dies before anybody has it counts as failed too.",
+                labels=(*where, "result"),
+            ),
+            CounterMetricFamily(
+                "tangram_sandbox_start_seconds",
+                "Time that the starts took which worked, all together.",
+                labels=where,
+            ),
+        )
 
 
 class _PoolCollector(Collector):

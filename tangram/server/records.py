@@ -6,7 +6,7 @@ Only the dispatcher changes them; the service and the metrics read them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Self
@@ -19,6 +19,7 @@ from ..managers.base import (
     SandboxHost,
     SandboxInfo,
     SandboxSpec,
+    WarmStatus,
 )
 from ..scheduler import Action, EndReason, ResourceId, State, Trajectory, WaitReason
 from ..scheduler.stretches import Stretches
@@ -231,6 +232,7 @@ class NodeStatus:
     sandboxes: Mapping[str, int]
     corrections: Mapping[str, int]
     """Control file -> how often it was put right."""
+    warm: Sequence[WarmStatus]
 
 
 @dataclass(frozen=True, slots=True)

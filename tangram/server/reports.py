@@ -186,6 +186,7 @@ def _node_status(scheduler: Scheduler, manager: Manager, now: float) -> NodeStat
         limits=description.limits,
         sandboxes=manager.sandboxes(),
         corrections=manager.corrections(),
+        warm=manager.warm(),
     )
 
 
@@ -281,6 +282,9 @@ def _sentence(
     preparing = trajectory.preparing() if trajectory is not None else None
     if preparing is not None:
         return f"waits for the sandbox of its trajectory, whose image {preparing.sentence}"
+    starting = trajectory is not None and trajectory.state is TrajectoryState.STARTING
+    if starting and trajectory is not None and trajectory.message:
+        return f"waits for the sandbox of its trajectory: {trajectory.message}"
     return story.sentence if story else "is being accepted"
 
 

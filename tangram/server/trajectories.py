@@ -211,6 +211,7 @@ class TrajectoryBook:
             try:
                 return await host.open(record.request.spec, record.token, self._on_lost(record))
             except TemporaryError as error:
+                record.message = f"{error}; tried again in {error.delay_s:.1f} s"
                 await asyncio.sleep(error.delay_s)
         return await host.open(record.request.spec, record.token, self._on_lost(record))
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from tangram.v1 import types_pb2 as tangram_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tangram/v1/cluster.proto\x12\ntangram.v1\x1a\x16tangram/v1/types.proto\"\x0f\n\rStatusRequest\"\"\n\x0cWatchRequest\x12\x12\n\ninterval_s\x18\x01 \x01(\x01\"5\n\x05Units\x12\r\n\x05total\x18\x01 \x01(\x03\x12\x0f\n\x07granted\x18\x02 \x01(\x03\x12\x0c\n\x04\x66ree\x18\x03 \x01(\x03\"\xc0\x02\n\nNodeStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08launcher\x18\x02 \x01(\t\x12 \n\x05\x63ores\x18\x03 \x01(\x0b\x32\x11.tangram.v1.Units\x12!\n\x06memory\x18\x04 \x01(\x0b\x32\x11.tangram.v1.Units\x12\x32\n\x06limits\x18\x05 \x03(\x0b\x32\".tangram.v1.NodeStatus.LimitsEntry\x12\x38\n\tsandboxes\x18\x06 \x03(\x0b\x32%.tangram.v1.NodeStatus.SandboxesEntry\x1a-\n\x0bLimitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x30\n\x0eSandboxesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"{\n\x0bQuotaStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x03\x12\x0e\n\x06in_use\x18\x03 \x01(\x03\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x19\n\x0c\x63losed_for_s\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x0f\n\r_closed_for_s\"W\n\x0bQueueStatus\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x0f\n\x07waiting\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x15\n\rwaiting_units\x18\x04 \x01(\x03\"\x83\x01\n\nTaskStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07waiting\x18\x02 \x01(\x03\x12\x0f\n\x07running\x18\x03 \x01(\x03\x12\r\n\x05\x65nded\x18\x04 \x01(\x03\x12\x14\n\x0ctrajectories\x18\x05 \x01(\x03\x12 \n\x04mean\x18\x06 \x01(\x0b\x32\x12.tangram.v1.Timing\"\xf8\x01\n\x0eStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12%\n\x05nodes\x18\x02 \x03(\x0b\x32\x16.tangram.v1.NodeStatus\x12\'\n\x06quotas\x18\x03 \x03(\x0b\x32\x17.tangram.v1.QuotaStatus\x12\'\n\x06queues\x18\x04 \x03(\x0b\x32\x17.tangram.v1.QueueStatus\x12%\n\x05tasks\x18\x05 \x03(\x0b\x32\x16.tangram.v1.TaskStatus\x12\x10\n\x08uptime_s\x18\x06 \x01(\x01\x12#\n\x07running\x18\x07 \x03(\x0b\x32\x12.tangram.v1.Action\"\x0f\n\rImagesRequest\"3\n\x0eImagesResponse\x12!\n\x06images\x18\x01 \x03(\x0b\x32\x11.tangram.v1.Image\"/\n\x0fPrefetchRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0e\n\x06images\x18\x02 \x03(\t\"5\n\x10PrefetchResponse\x12!\n\x06images\x18\x01 \x03(\x0b\x32\x11.tangram.v1.Image\"\x83\x02\n\x05Image\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x17\n\nsize_bytes\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x0e\n\x06in_use\x18\x06 \x01(\x03\x12\x0e\n\x06pinned\x18\x07 \x01(\x08\x12\x0e\n\x06pulled\x18\x08 \x01(\x08\x12\x1d\n\x10last_used_unix_s\x18\t \x01(\x01H\x01\x88\x01\x01\x12\x15\n\x08\x66raction\x18\n \x01(\x01H\x02\x88\x01\x01\x12\x0f\n\x07message\x18\x0b \x01(\tB\r\n\x0b_size_bytesB\x13\n\x11_last_used_unix_sB\x0b\n\t_fraction2\x93\x02\n\x07\x43luster\x12?\n\x06Status\x12\x19.tangram.v1.StatusRequest\x1a\x1a.tangram.v1.StatusResponse\x12?\n\x05Watch\x12\x18.tangram.v1.WatchRequest\x1a\x1a.tangram.v1.StatusResponse0\x01\x12?\n\x06Images\x12\x19.tangram.v1.ImagesRequest\x1a\x1a.tangram.v1.ImagesResponse\x12\x45\n\x08Prefetch\x12\x1b.tangram.v1.PrefetchRequest\x1a\x1c.tangram.v1.PrefetchResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tangram/v1/cluster.proto\x12\ntangram.v1\x1a\x16tangram/v1/types.proto\"\x0f\n\rStatusRequest\"\"\n\x0cWatchRequest\x12\x12\n\ninterval_s\x18\x01 \x01(\x01\"5\n\x05Units\x12\r\n\x05total\x18\x01 \x01(\x03\x12\x0f\n\x07granted\x18\x02 \x01(\x03\x12\x0c\n\x04\x66ree\x18\x03 \x01(\x03\"\xe6\x02\n\nNodeStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08launcher\x18\x02 \x01(\t\x12 \n\x05\x63ores\x18\x03 \x01(\x0b\x32\x11.tangram.v1.Units\x12!\n\x06memory\x18\x04 \x01(\x0b\x32\x11.tangram.v1.Units\x12\x32\n\x06limits\x18\x05 \x03(\x0b\x32\".tangram.v1.NodeStatus.LimitsEntry\x12\x38\n\tsandboxes\x18\x06 \x03(\x0b\x32%.tangram.v1.NodeStatus.SandboxesEntry\x12$\n\x04warm\x18\n \x03(\x0b\x32\x16.tangram.v1.WarmStatus\x1a-\n\x0bLimitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x30\n\x0eSandboxesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xe7\x01\n\nWarmStatus\x12\x10\n\x08launcher\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\t\x12\r\n\x05ready\x18\x03 \x01(\x03\x12\x10\n\x08starting\x18\x04 \x01(\x03\x12\x0e\n\x06wanted\x18\x05 \x01(\x03\x12\x0f\n\x07start_s\x18\x06 \x01(\x01\x12\x0f\n\x07problem\x18\x07 \x01(\t\x12\x0f\n\x07retry_s\x18\x08 \x01(\x01\x12\x0c\n\x04hits\x18\t \x01(\x03\x12\x0e\n\x06misses\x18\n \x01(\x03\x12\x0f\n\x07started\x18\x0b \x01(\x03\x12\x15\n\rstart_seconds\x18\x0c \x01(\x01\x12\x0e\n\x06\x66\x61iled\x18\r \x01(\x03\"{\n\x0bQuotaStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x03\x12\x0e\n\x06in_use\x18\x03 \x01(\x03\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x19\n\x0c\x63losed_for_s\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x0f\n\r_closed_for_s\"W\n\x0bQueueStatus\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x0f\n\x07waiting\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x15\n\rwaiting_units\x18\x04 \x01(\x03\"\x83\x01\n\nTaskStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07waiting\x18\x02 \x01(\x03\x12\x0f\n\x07running\x18\x03 \x01(\x03\x12\r\n\x05\x65nded\x18\x04 \x01(\x03\x12\x14\n\x0ctrajectories\x18\x05 \x01(\x03\x12 \n\x04mean\x18\x06 \x01(\x0b\x32\x12.tangram.v1.Timing\"\xf8\x01\n\x0eStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12%\n\x05nodes\x18\x02 \x03(\x0b\x32\x16.tangram.v1.NodeStatus\x12\'\n\x06quotas\x18\x03 \x03(\x0b\x32\x17.tangram.v1.QuotaStatus\x12\'\n\x06queues\x18\x04 \x03(\x0b\x32\x17.tangram.v1.QueueStatus\x12%\n\x05tasks\x18\x05 \x03(\x0b\x32\x16.tangram.v1.TaskStatus\x12\x10\n\x08uptime_s\x18\x06 \x01(\x01\x12#\n\x07running\x18\x07 \x03(\x0b\x32\x12.tangram.v1.Action\"\x0f\n\rImagesRequest\"3\n\x0eImagesResponse\x12!\n\x06images\x18\x01 \x03(\x0b\x32\x11.tangram.v1.Image\"/\n\x0fPrefetchRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0e\n\x06images\x18\x02 \x03(\t\"5\n\x10PrefetchResponse\x12!\n\x06images\x18\x01 \x03(\x0b\x32\x11.tangram.v1.Image\"\x83\x02\n\x05Image\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x17\n\nsize_bytes\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x0e\n\x06in_use\x18\x06 \x01(\x03\x12\x0e\n\x06pinned\x18\x07 \x01(\x08\x12\x0e\n\x06pulled\x18\x08 \x01(\x08\x12\x1d\n\x10last_used_unix_s\x18\t \x01(\x01H\x01\x88\x01\x01\x12\x15\n\x08\x66raction\x18\n \x01(\x01H\x02\x88\x01\x01\x12\x0f\n\x07message\x18\x0b \x01(\tB\r\n\x0b_size_bytesB\x13\n\x11_last_used_unix_sB\x0b\n\t_fraction2\x93\x02\n\x07\x43luster\x12?\n\x06Status\x12\x19.tangram.v1.StatusRequest\x1a\x1a.tangram.v1.StatusResponse\x12?\n\x05Watch\x12\x18.tangram.v1.WatchRequest\x1a\x1a.tangram.v1.StatusResponse0\x01\x12?\n\x06Images\x12\x19.tangram.v1.ImagesRequest\x1a\x1a.tangram.v1.ImagesResponse\x12\x45\n\x08Prefetch\x12\x1b.tangram.v1.PrefetchRequest\x1a\x1c.tangram.v1.PrefetchResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,29 +43,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UNITS']._serialized_start=117
   _globals['_UNITS']._serialized_end=170
   _globals['_NODESTATUS']._serialized_start=173
-  _globals['_NODESTATUS']._serialized_end=493
-  _globals['_NODESTATUS_LIMITSENTRY']._serialized_start=398
-  _globals['_NODESTATUS_LIMITSENTRY']._serialized_end=443
-  _globals['_NODESTATUS_SANDBOXESENTRY']._serialized_start=445
-  _globals['_NODESTATUS_SANDBOXESENTRY']._serialized_end=493
-  _globals['_QUOTASTATUS']._serialized_start=495
-  _globals['_QUOTASTATUS']._serialized_end=618
-  _globals['_QUEUESTATUS']._serialized_start=620
-  _globals['_QUEUESTATUS']._serialized_end=707
-  _globals['_TASKSTATUS']._serialized_start=710
-  _globals['_TASKSTATUS']._serialized_end=841
-  _globals['_STATUSRESPONSE']._serialized_start=844
-  _globals['_STATUSRESPONSE']._serialized_end=1092
-  _globals['_IMAGESREQUEST']._serialized_start=1094
-  _globals['_IMAGESREQUEST']._serialized_end=1109
-  _globals['_IMAGESRESPONSE']._serialized_start=1111
-  _globals['_IMAGESRESPONSE']._serialized_end=1162
-  _globals['_PREFETCHREQUEST']._serialized_start=1164
-  _globals['_PREFETCHREQUEST']._serialized_end=1211
-  _globals['_PREFETCHRESPONSE']._serialized_start=1213
-  _globals['_PREFETCHRESPONSE']._serialized_end=1266
-  _globals['_IMAGE']._serialized_start=1269
-  _globals['_IMAGE']._serialized_end=1528
-  _globals['_CLUSTER']._serialized_start=1531
-  _globals['_CLUSTER']._serialized_end=1806
+  _globals['_NODESTATUS']._serialized_end=531
+  _globals['_NODESTATUS_LIMITSENTRY']._serialized_start=436
+  _globals['_NODESTATUS_LIMITSENTRY']._serialized_end=481
+  _globals['_NODESTATUS_SANDBOXESENTRY']._serialized_start=483
+  _globals['_NODESTATUS_SANDBOXESENTRY']._serialized_end=531
+  _globals['_WARMSTATUS']._serialized_start=534
+  _globals['_WARMSTATUS']._serialized_end=765
+  _globals['_QUOTASTATUS']._serialized_start=767
+  _globals['_QUOTASTATUS']._serialized_end=890
+  _globals['_QUEUESTATUS']._serialized_start=892
+  _globals['_QUEUESTATUS']._serialized_end=979
+  _globals['_TASKSTATUS']._serialized_start=982
+  _globals['_TASKSTATUS']._serialized_end=1113
+  _globals['_STATUSRESPONSE']._serialized_start=1116
+  _globals['_STATUSRESPONSE']._serialized_end=1364
+  _globals['_IMAGESREQUEST']._serialized_start=1366
+  _globals['_IMAGESREQUEST']._serialized_end=1381
+  _globals['_IMAGESRESPONSE']._serialized_start=1383
+  _globals['_IMAGESRESPONSE']._serialized_end=1434
+  _globals['_PREFETCHREQUEST']._serialized_start=1436
+  _globals['_PREFETCHREQUEST']._serialized_end=1483
+  _globals['_PREFETCHRESPONSE']._serialized_start=1485
+  _globals['_PREFETCHRESPONSE']._serialized_end=1538
+  _globals['_IMAGE']._serialized_start=1541
+  _globals['_IMAGE']._serialized_end=1800
+  _globals['_CLUSTER']._serialized_start=1803
+  _globals['_CLUSTER']._serialized_end=2078
 # @@protoc_insertion_point(module_scope)

@@ -27,7 +27,7 @@ class Units(_message.Message):
     def __init__(self, total: _Optional[int] = ..., granted: _Optional[int] = ..., free: _Optional[int] = ...) -> None: ...
 
 class NodeStatus(_message.Message):
-    __slots__ = ("name", "launcher", "cores", "memory", "limits", "sandboxes")
+    __slots__ = ("name", "launcher", "cores", "memory", "limits", "sandboxes", "warm")
     class LimitsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -48,13 +48,45 @@ class NodeStatus(_message.Message):
     MEMORY_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     SANDBOXES_FIELD_NUMBER: _ClassVar[int]
+    WARM_FIELD_NUMBER: _ClassVar[int]
     name: str
     launcher: str
     cores: Units
     memory: Units
     limits: _containers.ScalarMap[str, str]
     sandboxes: _containers.ScalarMap[str, int]
-    def __init__(self, name: _Optional[str] = ..., launcher: _Optional[str] = ..., cores: _Optional[_Union[Units, _Mapping]] = ..., memory: _Optional[_Union[Units, _Mapping]] = ..., limits: _Optional[_Mapping[str, str]] = ..., sandboxes: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    warm: _containers.RepeatedCompositeFieldContainer[WarmStatus]
+    def __init__(self, name: _Optional[str] = ..., launcher: _Optional[str] = ..., cores: _Optional[_Union[Units, _Mapping]] = ..., memory: _Optional[_Union[Units, _Mapping]] = ..., limits: _Optional[_Mapping[str, str]] = ..., sandboxes: _Optional[_Mapping[str, int]] = ..., warm: _Optional[_Iterable[_Union[WarmStatus, _Mapping]]] = ...) -> None: ...
+
+class WarmStatus(_message.Message):
+    __slots__ = ("launcher", "image", "ready", "starting", "wanted", "start_s", "problem", "retry_s", "hits", "misses", "started", "start_seconds", "failed")
+    LAUNCHER_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    READY_FIELD_NUMBER: _ClassVar[int]
+    STARTING_FIELD_NUMBER: _ClassVar[int]
+    WANTED_FIELD_NUMBER: _ClassVar[int]
+    START_S_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    RETRY_S_FIELD_NUMBER: _ClassVar[int]
+    HITS_FIELD_NUMBER: _ClassVar[int]
+    MISSES_FIELD_NUMBER: _ClassVar[int]
+    STARTED_FIELD_NUMBER: _ClassVar[int]
+    START_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    launcher: str
+    image: str
+    ready: int
+    starting: int
+    wanted: int
+    start_s: float
+    problem: str
+    retry_s: float
+    hits: int
+    misses: int
+    started: int
+    start_seconds: float
+    failed: int
+    def __init__(self, launcher: _Optional[str] = ..., image: _Optional[str] = ..., ready: _Optional[int] = ..., starting: _Optional[int] = ..., wanted: _Optional[int] = ..., start_s: _Optional[float] = ..., problem: _Optional[str] = ..., retry_s: _Optional[float] = ..., hits: _Optional[int] = ..., misses: _Optional[int] = ..., started: _Optional[int] = ..., start_seconds: _Optional[float] = ..., failed: _Optional[int] = ...) -> None: ...
 
 class QuotaStatus(_message.Message):
     __slots__ = ("name", "limit", "in_use", "description", "closed_for_s")

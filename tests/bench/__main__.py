@@ -33,6 +33,7 @@ from . import (
     resizing,
     reward_gpus,
     simulated,
+    warm_start,
 )
 from .measure import Sheet, Table
 from .simulations import Simulations
@@ -43,6 +44,7 @@ BENCHMARKS: dict[str, Callable[[int], Coroutine[Any, Any, Table]]] = {
     "resizing": resizing.measure,
     "fork-cost": fork_cost.measure,
     "pass-cost": pass_cost.measure,
+    "warm-start": warm_start.measure,
     "simulated": simulated.measure,
 }
 """On this machine, with Docker."""

@@ -100,8 +100,9 @@ class ServerProcess:
     def leftovers(self) -> list[str]:
         """Everything of its sandboxes that is still on this machine; nothing once they are closed."""
         left = [f"process {pid}" for pid in self.processes()]
-        groups = CGROUPS.glob(f"**/tangram-{self.port}/*")
-        left += [str(path) for path in groups if path.is_dir()]
+        # Not in all groups of this machine, of which others vanish meanwhile.
+        for pattern in (f"tangram-{self.port}/*", f"*/tangram-{self.port}/*"):
+            left += [str(path) for path in CGROUPS.glob(pattern) if path.is_dir()]
         left += [str(path) for path in self.state.glob("sandboxes/*")]
         left += [str(path) for path in Path(f"/run/tangram-{self.port}").glob("*")]
         left += [f"container {name}" for name in self._containers()]

@@ -20,7 +20,7 @@ import pytest
 from tangram import AsyncClient, errors
 from tangram.client import AsyncTrajectory
 from tangram.managers.cpu.sandbox.interpreter import CODE, MOUNT_POINT
-from tests.e2e.conftest import SECRET
+from tests.e2e.conftest import SECRET, Serve
 from tests.e2e.marks import running
 from tests.e2e.servers import ServerProcess
 from tests.waiting import until
@@ -397,15 +397,13 @@ async def test_a_cancelled_call_of_the_sdk_cancels_its_action(
 
 
 async def test_a_closed_trajectory_leaves_nothing_on_this_machine(
-    client: AsyncClient, shared_server: ServerProcess, image: str | None, mark: str
+    serve: Serve, image: str | None, mark: str
 ) -> None:
-    before = set(shared_server.leftovers())
-    trajectory = client.trajectory(image)
-    assert (await trajectory.exec(f"{DAEMON.format(mark=mark)}; echo x > file")).ok
-    added = set(shared_server.leftovers()) - before
-    assert any(item.startswith("process ") for item in added)
-    await trajectory.close()
-    # Processes of the neighbour come and go: its agent keeps a spare one.
-    left = set(shared_server.leftovers()) - before
-    assert {item for item in left if not item.startswith("process ")} == set()
-    assert running(mark) == []
+    server = await asyncio.to_thread(lambda: serve({"warm": {"max": 0}}))
+    async with AsyncClient(server.address) as client:
+        trajectory = client.trajectory(image)
+        assert (await trajectory.exec(f"{DAEMON.format(mark=mark)}; echo x > file")).ok
+        assert any(item.startswith("process ") for item in server.leftovers())
+        await trajectory.close()
+        assert server.leftovers() == []
+        assert running(mark) == []

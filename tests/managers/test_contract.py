@@ -18,7 +18,7 @@ import pytest
 import pytest_asyncio
 
 from tangram.managers.base import CallSpec, ExecSpec, Outcome, RunRequest, SandboxSpec, Stream
-from tangram.managers.config import NodeConfig
+from tangram.managers.config import NodeConfig, WarmConfig
 from tangram.managers.errors import (
     FileProblem,
     LeaseLost,
@@ -40,10 +40,13 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 KINDS = [
     "fake",
     "bubblewrap",
+    "warm-bubblewrap",
     pytest.param("docker", marks=pytest.mark.docker),
+    pytest.param("warm-docker", marks=pytest.mark.docker),
     pytest.param("docker-alpine", marks=pytest.mark.docker),
 ]
-"""The last is Docker with an image of busybox alone: no Python, no bash, no glibc."""
+"""The warm ones pass all of it with sandboxes that stood ready before their trajectory came. The last
+is Docker with an image of busybox alone: no Python, no bash, no glibc."""
 SOON_S = 3.0
 """A kill must have ended everything by then; alone it takes some milliseconds."""
 
@@ -56,7 +59,8 @@ async def shared_node(request: pytest.FixtureRequest) -> AsyncIterator[Node]:
         await fake.aclose()
         assert fake.violations == []
         return
-    launcher, _, alpine = request.param.partition("-")
+    warm = request.param.startswith("warm-")
+    launcher, _, alpine = request.param.removeprefix("warm-").partition("-")
     image, commands = "", RealCommands()
     if alpine:
         request.getfixturevalue("docker_variants")
@@ -66,6 +70,7 @@ async def shared_node(request: pytest.FixtureRequest) -> AsyncIterator[Node]:
     folder = short_folder()
     config = NodeConfig(
         launcher=launcher,
+        warm=WarmConfig(max=2 if warm else 0),
         instance=f"contract-{request.param}-{os.getpid()}",
         state=folder / "state",
         runtime=folder / "run",
@@ -73,7 +78,15 @@ async def shared_node(request: pytest.FixtureRequest) -> AsyncIterator[Node]:
     manager = await open_cpu_manager(config)
     try:
         pool = manager._claim.pool
-        yield Node(launcher, manager, commands, image, lambda: pool.free)
+        node = Node(launcher, manager, commands, image, lambda: pool.free)
+        if warm:
+            await node.warm_up()
+        yield node
+        hits = sum(status.hits for status in manager.warm())
+        if not warm:
+            assert hits == 0
+        else:  # Files that are put back may take one that stands ready too.
+            assert hits >= node.opens > 0
     finally:
         await manager.aclose()
         shutil.rmtree(folder)

@@ -29,7 +29,7 @@ from tangram.managers.cpu.claim import Claim, found_memory_bytes, make_claim
 from tangram.managers.cpu.cores import CorePool
 from tangram.managers.cpu.doctor import examine
 from tangram.managers.cpu.held import judge
-from tangram.managers.cpu.launchers import STARTS_MAX, Launchers
+from tangram.managers.cpu.launchers import Launchers
 from tangram.managers.cpu.manager import CpuManager
 from tangram.managers.cpu.sandbox.base import Check, MemoryEvents
 from tangram.managers.errors import (
@@ -57,6 +57,7 @@ class Bench:
 
     def __init__(self, **settings: Any) -> None:
         places = {"instance": "test", "state": Path("/s"), "runtime": Path("/r")}
+        settings = {"warm": {"max": 0}, **settings}
         self.config = NodeConfig.model_validate({**places, **settings})
         self.builder = ScriptedBuilder()
         self.launcher = self.builder.launchers["bubblewrap"]
@@ -384,14 +385,17 @@ async def test_a_failed_start_is_told_and_may_be_tried_again(bench: Bench) -> No
     await bench.open()
 
 
-async def test_starts_are_limited(bench: Bench) -> None:
+@pytest.mark.parametrize(("settings", "starts"), [({}, 4), ({"sandbox": {"starts": 2}}, 2)])
+async def test_starts_are_limited(settings: dict[str, Any], starts: int) -> None:
+    bench = Bench(**settings)
     bench.launcher.start_gate.clear()
-    opening = [asyncio.create_task(bench.open(f"t{n}")) for n in range(3 * STARTS_MAX)]
-    await until(lambda: bench.launcher.starting == STARTS_MAX)
+    opening = [asyncio.create_task(bench.open(f"t{n}")) for n in range(3 * starts)]
+    await until(lambda: bench.launcher.starting == starts)
     bench.launcher.start_gate.set()
     await asyncio.gather(*opening)
-    assert bench.launcher.starting_max == STARTS_MAX
-    assert len(bench.launcher.started) == 3 * STARTS_MAX
+    assert bench.launcher.starting_max == starts
+    assert len(bench.launcher.started) == 3 * starts
+    await bench.manager.aclose()
 
 
 async def test_a_dead_sandbox_keeps_its_cores_until_it_is_closed(bench: Bench) -> None:

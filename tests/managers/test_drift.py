@@ -11,7 +11,7 @@ import docker
 import pytest
 
 from tangram.managers.base import SandboxSpec
-from tangram.managers.config import NodeConfig
+from tangram.managers.config import NodeConfig, WarmConfig
 from tangram.managers.cpu import drift
 from tangram.managers.cpu.manager import CpuManager
 from tangram.managers.opening import open_cpu_manager
@@ -33,6 +33,7 @@ async def manager(
     config = NodeConfig(
         launcher=request.param,
         instance=f"drift-{request.param}-{os.getpid()}",
+        warm=WarmConfig(max=0),
         state=folder / "state",
         runtime=folder / "run",
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tangram.managers.base import ImageHost, ImageInfo, SandboxHost, SandboxInfo, SandboxSpec
-from tangram.managers.config import NodeConfig, RegistryConfig
+from tangram.managers.config import NodeConfig, RegistryConfig, WarmConfig
 from tangram.managers.errors import UnknownImage
 from tangram.managers.fake import FakeManager
 from tangram.managers.fake.images import digest_of
@@ -89,6 +89,7 @@ async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     config = NodeConfig(
         launcher="docker",
         instance=f"images-{os.getpid()}",
+        warm=WarmConfig(max=0),
         state=folder / "state",
         runtime=folder / "run",
         registries={front.host: account},

@@ -62,7 +62,7 @@ def become_unprivileged() -> None:
 
 
 async def check() -> None:
-    from tangram.managers.cpu.sandbox.bubblewrap import Bubblewrap
+    from tangram.managers.cpu.sandbox.bubblewrap import Bubblewrap, BubblewrapSandbox
     from tests.managers.sandboxes import processes_with, run, spec_of
 
     def lost(message: str) -> None:
@@ -109,6 +109,7 @@ async def check() -> None:
     await fork.keep_files("t", 1 << 30)
     again = await launcher.start(spec_of(snapshot="t"), lost)
     assert (await run(again, "ls a")).stdout == "in\n"
+    assert isinstance(fork, BubblewrapSandbox)
     assert launcher.flat or fork.layers
     for name in ("s", "t"):
         await launcher.discard_files(name)

@@ -26,6 +26,7 @@ from tangram.client import (
     Timing,
     Units,
     Usage,
+    WarmStatus,
 )
 from tangram.errors import Cancelled, Expired, Infeasible, TangramError
 from tangram.managers.cpu.doctor import Report
@@ -75,6 +76,10 @@ POOL = ClusterStatus(
             memory=Units(total=32 << 30, granted=8 << 30, free=24 << 30),
             limits={"memory": "hard", "disk": "soft"},
             sandboxes={"idle": 3, "running": 6, "starting": 0},
+            warm=(
+                WarmStatus("docker", "swe", 0, 1, 4, 0.2, "starting it failed once", 0.0, 7, 2, 1),
+                WarmStatus("bubblewrap", "", 5, 0, 5, 0.03, "", 0.0, 40, 6, 0),
+            ),
         ),
     ),
     quotas=(
@@ -145,10 +150,11 @@ def test_status_shows_nodes_limits_quotas_reasons_and_the_parts_of_act() -> None
     for word in (
         *("6 of 8 granted", "8.0 GiB of 32.0 GiB", "3 idle, 6 running"),
         *("hard memory; soft disk", "4 at once (closed for 12.0 s)"),
+        *("no image", "5 of 5", "30 ms", "swe: starting it failed once"),
         *("cores@node0", "17", "behind", "grpo-7", "4.00 s", "500 ms"),
     ):
         assert word in text
-    assert "starting" not in text
+    assert "0 starting" not in text
     assert "quota:search" not in text
 
 
@@ -216,6 +222,7 @@ def test_status_json_has_the_documented_keys() -> None:
     (node,) = document["nodes"]
     assert node["cores"] == {"total": 8, "granted": 6, "free": 2}
     assert node["limits"] == {"memory": "hard", "disk": "soft"}
+    assert node["warm"][1] | {"hits": 40, "misses": 6, "wanted": 5} == node["warm"][1]
     assert {"name", "launcher", "cores", "memory", "limits"} <= set(node)
     assert {"name": "search", "limit": 4, "in_use": 1}.items() <= document["quotas"][0].items()
     assert document["queues"][0] == {

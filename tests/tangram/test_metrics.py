@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tangram.managers.base import Outcome, RunResult
+from tangram.managers.base import Outcome, RunResult, WarmStatus
 from tangram.scheduler import ResourceId, State, WaitReason
 from tangram.scheduler.pattern import PredictionError
 from tangram.server.convert import action_request
@@ -30,9 +30,28 @@ QUEUES = (
     QueueStatus(ResourceId("cores", "node1"), 2, "behind", 2, {WaitReason.BEHIND: 2}),
     QueueStatus(ResourceId("quota:search"), 3, "rate", 3, {WaitReason.RATE: 3}),
 )
+WARM = (
+    WarmStatus(
+        "docker",
+        "swe",
+        3,
+        1,
+        4,
+        0.2,
+        "",
+        0.0,
+        hits=7,
+        misses=2,
+        started=11,
+        start_seconds=2.5,
+        failed=1,
+    ),
+)
 STATUS = PoolStatus(
     nodes=(
-        NodeStatus("node0", "fake", Units(4, 3, 1), Units(100, 40, 60), {}, {}, {"cpuset.cpus": 2}),
+        NodeStatus(
+            "node0", "fake", Units(4, 3, 1), Units(100, 40, 60), {}, {}, {"cpuset.cpus": 2}, WARM
+        ),
     ),
     quotas=(QuotaStatus("search", 5, 2, "", None),),
     queues=QUEUES,
@@ -145,3 +164,15 @@ def test_prediction_errors_are_those_of_the_scrape() -> None:
     found = samples(metrics)
     assert ("tangram_prediction_error", ("exec", "p90")) not in found
     assert found["tangram_predictions_total", ("exec", "unpredicted")] == 3
+
+
+def test_sandboxes_that_are_started_ahead_of_need_are_counted_by_image() -> None:
+    found = samples(Metrics(lambda: STATUS))
+    where = ("swe", "docker", "node0")
+    for state, number in (("ready", 3), ("starting", 1), ("wanted", 4)):
+        assert found["tangram_warm_sandboxes", (*where, state)] == number
+    assert found["tangram_warm_opens_total", ("swe", "docker", "node0", "hit")] == 7
+    assert found["tangram_warm_opens_total", ("swe", "docker", "node0", "miss")] == 2
+    assert found["tangram_sandbox_starts_total", ("swe", "docker", "node0", "started")] == 11
+    assert found["tangram_sandbox_starts_total", ("swe", "docker", "node0", "failed")] == 1
+    assert found["tangram_sandbox_start_seconds_total", where] == 2.5

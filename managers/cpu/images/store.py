@@ -42,6 +42,9 @@ the pull asks again."""
 SETTLE_S = 10.0
 """A pulled image is not evicted in its first seconds, in which those who wanted it take it."""
 
+FACTS_MAX = 1000
+"""Images of which is remembered what the engine said."""
+
 PULLING = "image-pull"
 """The reason of a sandbox that is prepared by pulling its image."""
 
@@ -92,6 +95,8 @@ class ImageStore:
         measure = measure or disk_of(engine)
         self._room = Room(engine, self._ledger, watermarks, measure, self._evictable)
         self._uses: dict[str, _Use] = {}
+        """By trajectory, or by container while it is nobody's."""
+        self._facts: dict[str, ImageFacts] = {}
         self._last_used: dict[str, float] = {}
         self._waiting: dict[str, Want] = {}
         self._prefetches: dict[tuple[str, str], asyncio.Task[None]] = {}
@@ -128,22 +133,44 @@ class ImageStore:
         """The image with which a sandbox is started, counted as in use until `leave`; nothing is
         pulled. Raises UnknownImage."""
         if (use := self._uses.get(spec.trajectory)) is not None:
-            image = await self._engine.image(use.image_id)
+            image = await self.known(use.image_id)
         else:
             resolved = await self._resolve(spec.task, self._reference(spec), "never")
-            image = await self._engine.image(resolved.image_id)
+            image = await self.known(resolved.image_id)
             if image is not None:
                 self._enter(spec, resolved, 0.0)
         if image is None:
             raise UnknownImage(spec.image, f"image {spec.image} was removed from this node")
         return image
 
+    async def known(self, image_id: str) -> ImageFacts | None:
+        """An image by its id; None if it is not there. Of one that a sandbox uses, and that so cannot
+        go, the engine is asked once: asking takes longer than handing over a started sandbox."""
+        if image_id in self._facts and any(u.image_id == image_id for u in self._uses.values()):
+            return self._facts[image_id]
+        image = await self._engine.image(image_id)
+        self._facts.pop(image_id, None)
+        if image is not None:
+            self._facts[image_id] = image
+            if len(self._facts) > FACTS_MAX:
+                del self._facts[next(iter(self._facts))]
+        return image
+
+    def hold(self, container: str, image_id: str) -> None:
+        """A sandbox that is nobody's yet uses it, until `leave` or `pass_on`."""
+        self._uses[container] = _Use("", "", "", image_id, 0.0)
+
+    def pass_on(self, container: str) -> None:
+        """Its trajectory uses the image from now on."""
+        self._uses.pop(container, None)
+
     def leave(self, trajectory: str) -> None:
         """The sandbox is gone. Idempotent."""
         if (use := self._uses.pop(trajectory, None)) is None:
             return
         self._note_use(use.image_id)
-        self._resolutions.let_go(use.task, use.name, self._clock())
+        if use.name:
+            self._resolutions.let_go(use.task, use.name, self._clock())
         chore = asyncio.get_running_loop().create_task(self._room.make())
         self._chores.add(chore)
         chore.add_done_callback(self._chores.discard)
@@ -217,7 +244,7 @@ class ImageStore:
     async def _bring(self, task: str, name: str, policy: str, trajectory: str = "") -> Resolved:
         known = self._resolutions.get(task, name, self._clock())
         if known is not None and known.image_id:
-            if await self._engine.image(known.image_id) is not None:
+            if await self.known(known.image_id) is not None:
                 return known
             if known.digest == known.image_id or policy == "never":
                 raise await self._finder.unknown(

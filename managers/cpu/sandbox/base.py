@@ -7,6 +7,7 @@ is the CpuManager.
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -14,7 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...base import SandboxSpec
-from ...errors import Unsupported
+from ...errors import SandboxDied, TemporaryError, Unsupported
+from .template import Template
 
 if TYPE_CHECKING:
     from ..images.store import ImageStore
@@ -42,13 +44,23 @@ class MemoryEvents:
 
 
 class Sandbox(ABC):
-    """One live sandbox. Created by a launcher, used by the CpuManager alone."""
+    """One live sandbox. Created by a launcher, neutral until it is assigned to a trajectory; used by
+    the CpuManager alone."""
 
     trajectory: str
     launcher: str
     workdir: str
     limits: Mapping[str, str]
     channel: Channel
+
+    @abstractmethod
+    async def assign(self, spec: SandboxSpec, on_lost: Callable[[str], None]) -> None:
+        """Hand it over to a trajectory, once: its memory limit, environment, folder, shell and user
+        are set as if it had been started for it. `spec` is one of its template, with all sizes set.
+        `on_lost` replaces the one of the start on return, not before.
+
+        Raises SandboxDied if it is gone, PermanentError for what the trajectory asks and cannot have,
+        TemporaryError; it is to be closed then."""
 
     @abstractmethod
     async def confine(self, cores: tuple[int, ...] | None) -> None:
@@ -121,10 +133,37 @@ class Launcher(ABC):
         return None
 
     @abstractmethod
+    def neutral(self, spec: SandboxSpec) -> SandboxSpec:
+        """What `start_neutral` needs of a spec: without all that `assign` sets."""
+
+    async def identity(self, spec: SandboxSpec) -> str:
+        """What the image's name stands for now, which is there already. Asked at every Open, so it is
+        quick. Raises as `check_image`."""
+        await self.check_image(spec)
+        return ""
+
+    async def template(self, spec: SandboxSpec) -> Template:
+        """Of which a sandbox for this spec can be. Raises as `check_image`."""
+        return Template(self.name, self.neutral(spec), await self.identity(spec))
+
+    @abstractmethod
+    async def start_neutral(self, template: Template, on_lost: Callable[[str], None]) -> Sandbox:
+        """Start a sandbox that is nobody's yet and wait for its agent. `on_lost(message)` once if it
+        dies before `aclose`. Raises TemporaryError, PermanentError; leaves nothing behind then, or
+        when cancelled."""
+
     async def start(self, spec: SandboxSpec, on_lost: Callable[[str], None]) -> Sandbox:
-        """Start a sandbox (all sizes of the spec are set) and wait for its agent. Its files exist,
-        those of `spec.snapshot` if it names one, and commands can run on return. `on_lost(message)` once if it dies before `aclose`.
-        Raises TemporaryError, PermanentError; leaves nothing behind then, or when cancelled."""
+        """Start a sandbox for one trajectory (all sizes of the spec are set). Its files exist,
+        those of `spec.snapshot` if it names one, and commands can run on return. Raises and cleans up as `start_neutral`."""
+        sandbox = await self.start_neutral(await self.template(spec), lambda message: None)
+        try:
+            await sandbox.assign(spec, on_lost)
+        except BaseException as error:
+            await asyncio.shield(sandbox.aclose())
+            if isinstance(error, SandboxDied):
+                raise TemporaryError(f"the sandbox died while it started: {error}") from error
+            raise
+        return sandbox
 
     async def discard_files(self, name: str) -> None:
         """What `Sandbox.keep_files` kept by this name is needed no more. Sandboxes that stand on it

@@ -35,7 +35,8 @@ from .layers import Files, LayerStore, Origin
 from .listener import AgentListener
 from .online import OnlineFile
 from .seccomp import build_filter, machine_supported
-from .starting import finished, greet
+from .starting import finished, greet, limit_memory, limit_open_files
+from .template import NEUTRAL_MEMORY_BYTES, Template, neutral
 
 SOCKETS_PREFIX = "b-"
 """Of our folders in the runtime folder, which other launchers use too."""
@@ -53,8 +54,8 @@ _GONE = (errno.ENOENT, errno.ENODEV)
 
 
 class BubblewrapSandbox(Sandbox):
-    """One sandbox. Filled in by `Bubblewrap.start`, step by step, so that a start that fails or is
-    cancelled is undone by `aclose` at any step."""
+    """One sandbox. Filled in by `Bubblewrap.start_neutral`, step by step, so that a start that fails
+    or is cancelled is undone by `aclose` at any step."""
 
     launcher = "bubblewrap"
     channel: Channel
@@ -78,7 +79,7 @@ class BubblewrapSandbox(Sandbox):
             self.layers = tuple(layer.path for layer in files.layers)
         self.copying = asyncio.Lock()
         """While its files are copied it stands still, and cannot be ended."""
-        self.workdir = spec.workdir or rootfs.WORKSPACE
+        self.workdir = rootfs.WORKSPACE
         self.limits = owner.limits()
         self.uid = uid
         self.folder = folders.SandboxFolder(owner.state, self.id)
@@ -90,6 +91,21 @@ class BubblewrapSandbox(Sandbox):
         self._on_lost = on_lost
         self._parked = True
         self._closing: asyncio.Task[None] | None = None
+
+    async def assign(self, spec: SandboxSpec, on_lost: Callable[[str], None]) -> None:
+        self.trajectory = spec.trajectory
+        self.workdir = spec.workdir or rootfs.WORKSPACE
+        if self.cgroup is not None and spec.memory_bytes:
+            limit_memory(self.cgroup, spec.memory_bytes)
+        await self.channel.configure(
+            env={**_base_env(bool(spec.image)), **spec.env},
+            workdir=self.workdir,
+            shell=spec.shell,
+            user="",
+        )
+        if self.channel.lost.done():
+            raise SandboxDied(self.channel.lost.result())
+        self._on_lost = on_lost
 
     async def confine(self, cores: tuple[int, ...] | None) -> None:
         """Raises SandboxDied if it is gone."""
@@ -232,8 +248,24 @@ class Bubblewrap(Launcher):
             raise PermanentError(f"workdir is {spec.workdir!r}, but must be an absolute path")
         self._image_folder(spec.image)
 
-    async def start(self, spec: SandboxSpec, on_lost: Callable[[str], None]) -> BubblewrapSandbox:
+    def neutral(self, spec: SandboxSpec) -> SandboxSpec:
+        memory_bytes = spec.memory_bytes
+        if memory_bytes and self.limits()["memory"] == "hard":
+            # Without a cgroup an rlimit bounds it, which processes have from their start.
+            memory_bytes = NEUTRAL_MEMORY_BYTES
+        return neutral(spec, memory_bytes=memory_bytes, user="")
+
+    async def identity(self, spec: SandboxSpec) -> str:
         await self.check_image(spec)
+        if (folder := self._image_folder(spec.image)) is None:
+            return ""
+        status = folder.stat()
+        return f"{status.st_dev}:{status.st_ino}"
+
+    async def start_neutral(
+        self, template: Template, on_lost: Callable[[str], None]
+    ) -> BubblewrapSandbox:
+        spec = template.spec
         interpreter = await self._prepare()
         try:
             return await self._start_one(spec, interpreter, on_lost)
@@ -302,13 +334,6 @@ class Bubblewrap(Launcher):
         finally:
             listener.close()
         sandbox.attach(channel)
-        image = bool(spec.image)
-        await channel.configure(
-            env={**_base_env(image), **spec.env},
-            workdir=sandbox.workdir,
-            shell=spec.shell,
-            user="",
-        )
 
     def _make_folders(self, sandbox: BubblewrapSandbox, spec: SandboxSpec) -> None:
         sandbox.folder.create()
@@ -363,6 +388,7 @@ class Bubblewrap(Launcher):
         pid = sandbox.process.pid
         # A core dump would be handed to the host's handler, outside of the sandbox.
         resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
+        limit_open_files(pid)
         limits = self.limits()
         if limits["pids"] == "soft":
             # The kernel counts them per user, and this user has nothing but this sandbox.

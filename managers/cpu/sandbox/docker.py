@@ -21,7 +21,14 @@ from pathlib import Path
 
 from ...base import ExecSpec, SandboxSpec, Stream
 from ...config import PullConfig, RegistryConfig
-from ...errors import PermanentError, SandboxDied, TemporaryError, Unsupported
+from ...errors import (
+    FileProblem,
+    PermanentError,
+    SandboxDied,
+    TemporaryError,
+    UnknownImage,
+    Unsupported,
+)
 from ..cgroup import Cgroups, SandboxCgroup
 from ..cores import format_cores
 from ..images.store import ImageStore
@@ -33,6 +40,7 @@ from .docker_sandbox import DockerSandbox, why_ended
 from .interpreter import MOUNT_POINT, RUN_FOLDER, Interpreter, build
 from .layers import Files, LayerStore, Origin
 from .listener import AgentListener
+from .template import NEUTRAL_MEMORY_BYTES, Template, neutral
 
 log = logging.getLogger(__name__)
 
@@ -177,8 +185,24 @@ class DockerLauncher(Launcher):
     def images(self) -> ImageStore:
         return self._images
 
-    async def start(self, spec: SandboxSpec, on_lost: Callable[[str], None]) -> Sandbox:
+    def neutral(self, spec: SandboxSpec) -> SandboxSpec:
+        # The user decides whose the folders are that the image lacks.
+        memory_bytes = spec.memory_bytes and NEUTRAL_MEMORY_BYTES
+        return neutral(spec, memory_bytes=memory_bytes, user=spec.user)
+
+    async def identity(self, spec: SandboxSpec) -> str:
         _check(spec)
+        return (await self._images.facts(spec)).id
+
+    async def start(self, spec: SandboxSpec, on_lost: Callable[[str], None]) -> Sandbox:
+        try:
+            return await super().start(spec, on_lost)
+        except BaseException:
+            self._images.leave(spec.trajectory)
+            raise
+
+    async def start_neutral(self, template: Template, on_lost: Callable[[str], None]) -> Sandbox:
+        spec = template.spec
         interpreter = await self._prepare()
         short = secrets.token_hex(5)
         folder = self._runtime / f"{_FOLDER_PREFIX}{short}"
@@ -186,8 +210,11 @@ class DockerLauncher(Launcher):
 
         # What each step makes is undone in reverse order if a later one fails or is cancelled.
         async with AsyncExitStack() as stack:
-            stack.callback(self._images.leave, spec.trajectory)
-            image = await self._images.facts(spec)
+            self._images.hold(name, template.identity)
+            stack.callback(self._images.leave, name)
+            image = await self._images.known(template.identity)
+            if image is None:
+                raise UnknownImage(spec.image, f"image {spec.image} was removed from this node")
             files = self.store.kept(spec.snapshot, spec.image)
             origin = Origin(files and self.store.hold(files))
             stack.push_async_callback(self.store.end, origin)
@@ -210,8 +237,9 @@ class DockerLauncher(Launcher):
                 sandbox = DockerSandbox(
                     engine=self.engine,
                     container=name,
-                    trajectory=spec.trajectory,
-                    workdir=spec.workdir or image.workdir or WORKSPACE,
+                    workdir=image.workdir or WORKSPACE,
+                    settle=lambda sandbox, spec: self._settle(sandbox, spec, image, interpreter),
+                    left=self._images.leave,
                     limits=self.limits(),
                     channel=channel,
                     cgroup=self._adopt(facts.pid),
@@ -225,7 +253,10 @@ class DockerLauncher(Launcher):
                     origin=origin,
                     labels=self._labels,
                 )
-                await self._settle(sandbox, spec, image, interpreter)
+                if not _is_root(user := spec.user or image.user):
+                    folders = (WORKSPACE, sandbox.workdir)
+                    await _make_folders(channel, interpreter, user, *folders)
+                await sandbox.confine(None)
             except SandboxDied as problem:
                 reason = await why_ended(self.engine, name)
                 raise PermanentError(
@@ -299,11 +330,7 @@ class DockerLauncher(Launcher):
                 f"{MOUNT_POINT}/{RUN_FOLDER}": str(folder),
                 _ONLINE: str(folder / "online"),
             },
-            labels={
-                **self._labels,
-                "tangram.trajectory": spec.trajectory,
-                "tangram.task": spec.task,
-            },
+            labels=self._labels,
         )
 
     async def _create(self, plan: ContainerPlan, files: Files | None) -> None:
@@ -365,7 +392,8 @@ class DockerLauncher(Launcher):
         image: ImageFacts,
         interpreter: Interpreter,
     ) -> None:
-        """Tell the agent what commands get, make the folders that are missing, and park it."""
+        """Tell the agent what the trajectory's commands get, and make its folder if it is missing."""
+        self._images.pass_on(sandbox.container)
         user = spec.user or image.user
         await sandbox.channel.configure(
             env={"PATH": DEFAULT_PATH, **image.env, **spec.env},
@@ -373,9 +401,8 @@ class DockerLauncher(Launcher):
             shell=spec.shell,
             user=user,
         )
-        if not _is_root(user) or spec.workdir:
-            await _make_folders(sandbox.channel, interpreter, user, WORKSPACE, sandbox.workdir)
-        await sandbox.confine(None)
+        if spec.workdir and not await _is_folder(sandbox.channel, sandbox.workdir):
+            await _make_folders(sandbox.channel, interpreter, user, sandbox.workdir)
 
     def _adopt(self, pid: int) -> SandboxCgroup | None:
         """The container's own cgroup; None where it cannot be seen from here."""
@@ -421,6 +448,14 @@ class _Transcript:
 
     def write(self, stream: Stream, offset: int, data: bytes) -> None:
         self.text += data.decode(errors="replace")
+
+
+async def _is_folder(channel: Channel, path: str) -> bool:
+    """As far as the sandbox's user can see; asking takes a hundredth of the time of making it."""
+    try:
+        return (await channel.stat(path)).kind == "directory"
+    except FileProblem:
+        return False
 
 
 async def _make_folders(

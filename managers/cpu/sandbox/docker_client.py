@@ -274,6 +274,14 @@ class DockerEngine:
             )
         )
 
+    async def set_memory(self, container: str, memory_bytes: int) -> None:
+        """Limit memory and swap together to this."""
+        await self._call(
+            lambda client: client.update_container(
+                container, mem_limit=memory_bytes, memswap_limit=memory_bytes
+            )
+        )
+
     async def written_bytes(self, container: str) -> int:
         """By the container's name: the size of the files that differ from the image's; the engine walks them."""
         found = await self._call(

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+from ...base import SandboxSpec
 from ...errors import PermanentError, SandboxDied, TemporaryError
 from ..cgroup import SandboxCgroup
 from ..cores import format_cores
@@ -24,6 +25,7 @@ from .folder import disk_used_bytes
 from .freezing import frozen
 from .layers import Files, LayerStore, Origin, Still, too_much
 from .online import OnlineFile
+from .starting import limit_memory
 
 
 class DockerSandbox(Sandbox):
@@ -36,8 +38,9 @@ class DockerSandbox(Sandbox):
         *,
         engine: DockerEngine,
         container: str,
-        trajectory: str,
         workdir: str,
+        settle: Callable[[DockerSandbox, SandboxSpec], Awaitable[None]],
+        left: Callable[[str], None],
         limits: Mapping[str, str],
         channel: Channel,
         cgroup: SandboxCgroup | None,
@@ -51,13 +54,16 @@ class DockerSandbox(Sandbox):
         origin: Origin,
         labels: Mapping[str, str],
     ) -> None:
-        """`labels` mark what belongs to this server."""
-        self.trajectory = trajectory
+        """`labels` mark what belongs to this server; `settle` is the launcher's part of handing it
+        over, and `left` is told the trajectory when it has ended."""
+        self.trajectory = ""
         self.workdir = workdir
         self.limits = limits
         self.channel = channel
         self.container = container
         self._engine = engine
+        self._settle = settle
+        self._left = left
         self._cgroup = cgroup
         self._parking = parking
         self._upper_folder = upper_folder
@@ -73,11 +79,34 @@ class DockerSandbox(Sandbox):
         self._stack = AsyncExitStack()
         self._closing: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._on_lost: Callable[[str], None] = lambda message: None
 
     def own(self, stack: AsyncExitStack, on_lost: Callable[[str], None]) -> None:
         """From now on `aclose` unwinds the stack, and a loss before that is told, once."""
         self._stack = stack
-        self._watch = asyncio.create_task(self._report_loss(on_lost))
+        self._on_lost = on_lost
+        self._watch = asyncio.create_task(self._report_loss())
+
+    async def assign(self, spec: SandboxSpec, on_lost: Callable[[str], None]) -> None:
+        self.trajectory = spec.trajectory
+        self._stack.callback(self._left, spec.trajectory)
+        self.workdir = spec.workdir or self.workdir
+        try:
+            if spec.memory_bytes:
+                await self._limit_memory(spec.memory_bytes)
+            await self._settle(self, spec)
+        except SandboxDied as problem:
+            reason = await why_ended(self._engine, self.container)
+            raise SandboxDied(f"the container ended: {reason or problem}") from problem
+        if self.channel.lost.done():
+            raise SandboxDied(self.channel.lost.result())
+        self._on_lost = on_lost
+
+    async def _limit_memory(self, memory_bytes: int) -> None:
+        if self._cgroup is None:
+            await self._engine.set_memory(self.container, memory_bytes)
+        else:
+            limit_memory(self._cgroup, memory_bytes)
 
     async def confine(self, cores: tuple[int, ...] | None) -> None:
         visible = self._parking if cores is None else cores
@@ -176,7 +205,7 @@ class DockerSandbox(Sandbox):
                 self._cgroup.close()
             await self._stack.aclose()
 
-    async def _report_loss(self, on_lost: Callable[[str], None]) -> None:
+    async def _report_loss(self) -> None:
         said = await asyncio.shield(self.channel.lost)
         try:
             # The engine notices a little later than we that the agent ended.
@@ -185,7 +214,7 @@ class DockerSandbox(Sandbox):
         except (PermanentError, TemporaryError) as problem:
             reason = str(problem)
         if self._closing is None:
-            on_lost(f"the sandbox of trajectory {self.trajectory} died: {reason or said}")
+            self._on_lost(f"the sandbox of trajectory {self.trajectory} died: {reason or said}")
 
 
 async def why_ended(engine: DockerEngine, container: str) -> str:

@@ -16,13 +16,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ...base import SandboxSpec
-from ...errors import PermanentError, TemporaryError, Unsupported
+from ...errors import PermanentError, SandboxDied, TemporaryError, Unsupported
 from . import folder as folders
 from .base import Check, Launcher, MemoryEvents, Sandbox
 from .channel import Channel
 from .interpreter import source_command
 from .listener import AgentListener
-from .starting import finished, greet
+from .starting import finished, greet, limit_open_files
+from .template import Template, neutral
 
 MARK = "TANGRAM_SANDBOX"
 """In the environment of everything that a sandbox starts, so that it is found wherever it hides."""
@@ -43,12 +44,25 @@ class ProcessSandbox(Sandbox):
         self.trajectory = spec.trajectory
         self.folder = folders.SandboxFolder(owner.state, self.id)
         self.sockets = owner.runtime / f"{SOCKETS_PREFIX}{self.id}"
-        self.workdir = spec.workdir or str(self.folder.path / _WORKSPACE)
+        self.workdir = str(self.folder.path / _WORKSPACE)
         self.limits = owner.limits()
         self.agent: subprocess.Popen[bytes] | None = None
         self._owner = owner
         self._on_lost = on_lost
         self._closing: asyncio.Task[None] | None = None
+
+    async def assign(self, spec: SandboxSpec, on_lost: Callable[[str], None]) -> None:
+        self.trajectory = spec.trajectory
+        self.workdir = spec.workdir or self.workdir
+        await self.channel.configure(
+            env={**_environment(self), **spec.env},
+            workdir=self.workdir,
+            shell=spec.shell,
+            user="",
+        )
+        if self.channel.lost.done():
+            raise SandboxDied(self.channel.lost.result())
+        self._on_lost = on_lost
 
     async def confine(self, cores: tuple[int, ...] | None) -> None:
         """No effect: its agent binds each command to the cores of its lease."""
@@ -129,12 +143,16 @@ class Process(Launcher):
         if spec.workdir and not spec.workdir.startswith("/"):
             raise PermanentError(f"workdir is {spec.workdir!r}, but must be an absolute path")
 
-    async def start(self, spec: SandboxSpec, on_lost: Callable[[str], None]) -> ProcessSandbox:
-        await self.check_image(spec)
-        sandbox = ProcessSandbox(self, spec, on_lost)
+    def neutral(self, spec: SandboxSpec) -> SandboxSpec:
+        return neutral(spec, memory_bytes=None, user="")
+
+    async def start_neutral(
+        self, template: Template, on_lost: Callable[[str], None]
+    ) -> ProcessSandbox:
+        sandbox = ProcessSandbox(self, template.spec, on_lost)
         self._live[sandbox.id] = sandbox
         try:
-            await self._start(sandbox, spec)
+            await self._start(sandbox)
         except BaseException as error:
             said = await asyncio.shield(asyncio.to_thread(sandbox.folder.log_tail))
             await sandbox.aclose()
@@ -164,7 +182,7 @@ class Process(Launcher):
                 await sandbox.channel.aclose()
         self._live.pop(sandbox.id, None)
 
-    async def _start(self, sandbox: ProcessSandbox, spec: SandboxSpec) -> None:
+    async def _start(self, sandbox: ProcessSandbox) -> None:
         await finished(asyncio.to_thread(self._make_folders, sandbox))
         listener = AgentListener(sandbox.sockets / "agent.sock")
         try:
@@ -175,12 +193,6 @@ class Process(Launcher):
         finally:
             listener.close()
         sandbox.attach(channel)
-        await channel.configure(
-            env={**_environment(sandbox), **spec.env},
-            workdir=sandbox.workdir,
-            shell=spec.shell,
-            user="",
-        )
 
     def _make_folders(self, sandbox: ProcessSandbox) -> None:
         sandbox.folder.create()
@@ -201,6 +213,7 @@ class Process(Launcher):
                 stderr=messages,
                 start_new_session=True,
             )
+        limit_open_files(sandbox.agent.pid)
         sandbox.folder.record([sandbox.agent.pid])
 
     def _destroy(self, sandbox: ProcessSandbox) -> None:

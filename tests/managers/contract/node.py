@@ -20,6 +20,7 @@ from tangram.managers.base import (
 from tangram.managers.tar_stream import MORE, TAR_END, Piece, from_tar, to_tar
 from tangram.scheduler.model import CORES, ResourceId
 from tests.managers.contract.commands import Argv, Commands
+from tests.waiting import until
 
 WAIT_S = 10.0
 """For anything that a test waits for: far above what it takes on a busy machine."""
@@ -93,7 +94,10 @@ class Node:
         self.image = image
         self.free_cores = free
         self.opened: list[str] = []
+        self.opens = 0
+        """Sandboxes that were opened since `warm_up`, each of which stood ready."""
         self.limits: Mapping[str, str] = {}
+        self._standing: asyncio.Lock | None = None
 
     @property
     def cores(self) -> int:
@@ -122,10 +126,23 @@ class Node:
             snapshot=snapshot,
             concurrency=concurrency,
         )
-        info = await self.host.open(await self.host.check_open(spec), next(_NUMBERS), on_lost)
+        filled = await self.host.check_open(spec)
+        if self._standing is None:
+            info = await self.host.open(filled, next(_NUMBERS), on_lost)
+        else:
+            async with self._standing:
+                await until(lambda: any(status.ready for status in self.host.warm()))
+                info = await self.host.open(filled, next(_NUMBERS), on_lost)
+                self.opens += not snapshot
         self.limits = info.limits
         self.opened.append(trajectory)
         return trajectory
+
+    async def warm_up(self) -> None:
+        """From now on every sandbox stands ready before it is opened."""
+        await self.host.close(await self.open())
+        self.opened.clear()
+        self._standing = asyncio.Lock()
 
     async def acquire(self, trajectory: str, cores: int = 1) -> Lease:
         return await self.manager.acquire(

@@ -11,6 +11,7 @@ from tangram.managers.cpu.sandbox.base import Check, Launcher, MemoryEvents, San
 from tangram.managers.cpu.sandbox.channel import Channel
 from tangram.managers.cpu.sandbox.layers import Files
 from tangram.managers.cpu.sandbox.messages import AgentResult
+from tangram.managers.cpu.sandbox.template import Template, neutral
 from tangram.managers.errors import SandboxClosed, SandboxDied
 
 LIMITS = {"memory": "hard", "disk": "soft", "pids": "hard", "shm": "hard", "cores": "hard"}
@@ -52,7 +53,10 @@ class ScriptedSandbox(Sandbox):
     workdir = "/workspace"
 
     def __init__(self, spec: SandboxSpec, on_lost: Callable[[str], None]) -> None:
-        self.trajectory = spec.trajectory
+        self.trajectory = ""
+        self.template = spec
+        self.assigned: list[SandboxSpec] = []
+        self.assign_errors: list[Exception] = []
         self.limits: Mapping[str, str] = LIMITS
         self.scripted = ScriptedChannel()
         self.channel = cast(Channel, self.scripted)
@@ -68,6 +72,13 @@ class ScriptedSandbox(Sandbox):
         self.confine_gate.set()
         self.closed = 0
         self.kept_limits: list[int] = []
+        self._on_lost = on_lost
+
+    async def assign(self, spec: SandboxSpec, on_lost: Callable[[str], None]) -> None:
+        if self.assign_errors:
+            raise self.assign_errors.pop(0)
+        self.assigned.append(spec)
+        self.trajectory = spec.trajectory
         self._on_lost = on_lost
 
     async def keep_files(self, name: str, limit_bytes: int) -> Files:
@@ -110,6 +121,9 @@ class ScriptedLauncher(Launcher):
         self.checked: list[Check] = [Check("works", True, "always")]
         self.checks_made = 0
         self.start_error: Exception | None = None
+        self.start_errors: list[Exception] = []
+        """Of the next starts; later ones work, unless `start_error` is set."""
+        self.image_id = ""
         self.start_gate = asyncio.Event()
         self.start_gate.set()
         self.starting = 0
@@ -131,14 +145,22 @@ class ScriptedLauncher(Launcher):
     async def check_image(self, spec: SandboxSpec) -> None:
         return None
 
-    async def start(self, spec: SandboxSpec, on_lost: Callable[[str], None]) -> Sandbox:
+    def neutral(self, spec: SandboxSpec) -> SandboxSpec:
+        return neutral(spec, memory_bytes=1, user="")
+
+    async def identity(self, spec: SandboxSpec) -> str:
+        return self.image_id
+
+    async def start_neutral(self, template: Template, on_lost: Callable[[str], None]) -> Sandbox:
         self.starting += 1
         self.starting_max = max(self.starting_max, self.starting)
         try:
             await self.start_gate.wait()
             if self.start_error is not None:
                 raise self.start_error
-            self.started.append(ScriptedSandbox(spec, on_lost))
+            if self.start_errors:
+                raise self.start_errors.pop(0)
+            self.started.append(ScriptedSandbox(template.spec, on_lost))
             return self.started[-1]
         finally:
             self.starting -= 1
