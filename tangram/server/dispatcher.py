@@ -50,7 +50,7 @@ from .admission import (
 from .answer_cache import AnswerCache
 from .book import ActionBook
 from .failures import from_end, from_manager
-from .grants import GrantRun, cores_of
+from .grants import GrantRun, cores_of, owners_of
 from .housekeeping import Housekeeping
 from .leases import TaskLeases
 from .log import EventLog, MemoryLog
@@ -374,7 +374,7 @@ class Dispatcher:
         run = GrantRun(
             record,
             grant,
-            self._owners_of(grant),
+            owners_of(grant, self._owners),
             post=self._pump.post,
             clock=self._clock,
             ended=self._note_end,
@@ -405,13 +405,6 @@ class Dispatcher:
         record = self._book.get(end.action)
         if record.finish(now, end.state, error=from_end(end, record.request.action.kind)):
             self._note_end(record)
-
-    def _owners_of(self, grant: Grant) -> list[tuple[Manager, Mapping[ResourceId, int]]]:
-        by_manager: dict[Manager, dict[ResourceId, int]] = {}
-        for resource, amount in grant.amounts.items():
-            by_manager.setdefault(self._owners[resource], {})[resource] = amount
-        # The node's manager runs an exec; a quota beside it is only held.
-        return sorted(by_manager.items(), key=lambda owner: owner[0].node == CLUSTER)
 
     def _sandbox_wait_s(self, record: ActionRecord, now: float) -> float:
         trajectory_id = record.request.action.trajectory

@@ -15,6 +15,7 @@ from ..errors import Cancelled, Internal, Reason, TangramError
 from ..managers.base import Lease, Manager, Outcome, PermitSpec, RunRequest, RunResult
 from ..managers.errors import LeaseLost, ManagerError
 from ..scheduler import (
+    CLUSTER,
     ActionEnded,
     Event,
     Grant,
@@ -187,3 +188,14 @@ class GrantRun:
 
 def cores_of(amounts: Mapping[ResourceId, int]) -> int:
     return sum(amount for resource, amount in amounts.items() if resource.kind == CORES)
+
+
+def owners_of(
+    grant: Grant, owners: Mapping[ResourceId, Manager]
+) -> list[tuple[Manager, Mapping[ResourceId, int]]]:
+    """What each manager is to lease of it. The node's manager runs an exec and comes first; a quota
+    beside it is only held."""
+    by_manager: dict[Manager, dict[ResourceId, int]] = {}
+    for resource, amount in grant.amounts.items():
+        by_manager.setdefault(owners[resource], {})[resource] = amount
+    return sorted(by_manager.items(), key=lambda owner: owner[0].node == CLUSTER)

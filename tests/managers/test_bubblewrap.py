@@ -20,7 +20,8 @@ import pytest_asyncio
 from tangram.managers.cpu.cgroup import Cgroups
 from tangram.managers.cpu.sandbox import bubblewrap, rootfs
 from tangram.managers.cpu.sandbox.base import Sandbox
-from tangram.managers.cpu.sandbox.bubblewrap import Bubblewrap, BubblewrapSandbox
+from tangram.managers.cpu.sandbox.bubblewrap import Bubblewrap
+from tangram.managers.cpu.sandbox.bwrap_sandbox import BubblewrapSandbox
 from tangram.managers.errors import (
     PermanentError,
     SandboxDied,

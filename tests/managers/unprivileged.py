@@ -62,7 +62,8 @@ def become_unprivileged() -> None:
 
 
 async def check() -> None:
-    from tangram.managers.cpu.sandbox.bubblewrap import Bubblewrap, BubblewrapSandbox
+    from tangram.managers.cpu.sandbox.bubblewrap import Bubblewrap
+    from tangram.managers.cpu.sandbox.bwrap_sandbox import BubblewrapSandbox
     from tests.managers.sandboxes import processes_with, run, spec_of
 
     def lost(message: str) -> None:

@@ -153,7 +153,10 @@ def test_events_that_come_twice_count_once(node: Dialogue) -> None:
 @pytest.mark.parametrize(
     ("cores", "message"),
     [
-        (5, "needs 5 cores, but the most that node0, the node of its trajectory, could ever give is 4"),
+        (
+            5,
+            "needs 5 cores, but the most that node0, the node of its trajectory, could ever give is 4",
+        ),
         (Amounts.among({8, 16}), "needs 8 cores"),
     ],
 )
