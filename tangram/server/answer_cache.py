@@ -81,12 +81,14 @@ class AnswerCache:
 
     def key(self, record: ActionRecord, trajectory: TrajectoryRecord) -> bytes | None:
         """Of an action that may be answered from here; None for any other."""
-        command = record.request.deterministic
+        command, info = record.request.deterministic, trajectory.info
         files = trajectory.files.digest() if trajectory.files is not None and command else None
-        if files is None:
-            return None
+        if files is None or (trajectory.request.spec.image and info is None):
+            return None  # What the image's name means is known once its sandbox has started.
+        image = info.image_digest.encode() if info is not None else b""
         task = trajectory.request.trajectory.task.encode()
-        return blake2b(b"\0".join((task, files, command)), digest_size=DIGEST_BYTES).digest()
+        whole = b"\0".join((task, image, files, command))
+        return blake2b(whole, digest_size=DIGEST_BYTES).digest()
 
     def find(self, key: bytes) -> Answer | None:
         answer: Answer | None = self._answers.get(key)
@@ -97,14 +99,17 @@ class AnswerCache:
         return self._running.get(key)
 
     def began(self, record: ActionRecord, trajectory: TrajectoryRecord, key: bytes | None) -> None:
-        """It is run: for its key, if it has one; else with an unknown effect on the files."""
+        """It is run: for its key, if it has one; with an unknown effect on the files, unless it is
+        declared to have none."""
         files = trajectory.files
         if files is None:
             return
-        known = files.digest()
-        if key is None or known is None:
+        if not record.request.deterministic:
             self._open[record.id] = _Run(files)
             files.begin_change()
+            return
+        known = files.digest()
+        if key is None or known is None:
             return
         self.counts["run"] += 1
         self._running[key] = record
@@ -140,6 +145,7 @@ def _answer_of(record: ActionRecord) -> Answer | None:
 def _sandbox_digest(request: TrajectoryRequest) -> bytes:
     """Equal for sandboxes that were asked for alike."""
     spec = request.spec
-    asked = replace(spec, trajectory="", task="", labels={}, env={})
+    own = replace(spec, trajectory="", task="", labels={}, env={})
+    asked = replace(own, concurrency=1, pull="")
     text = repr((asked, sorted(spec.env.items())))
     return blake2b(text.encode("utf-8", "surrogateescape"), digest_size=DIGEST_BYTES).digest()
