@@ -357,6 +357,16 @@ async def test_killing_everything_from_inside_still_gives_the_commands_own_end(
     assert (await init.run("echo again"))[1].stdout == b"again\n"
 
 
+@pytest.mark.parametrize("attempt", range(6))
+async def test_a_command_whose_end_its_killed_spawner_took_along_has_ended(
+    init: Running, attempt: int
+) -> None:
+    """It dies before its spawner, which is killed in the moment between seeing and telling it: often."""
+    killer = "import os; os.kill(-1, 9); os._exit(0)"
+    result, _ = await init.run(f"python3 -c '{killer}'; echo after", timeout_s=DEADLINE_S)
+    assert (result.outcome, result.exit_code) == (Outcome.FINISHED, -9)
+
+
 async def test_a_killed_spawner_does_not_lose_its_command(sandbox: Running) -> None:
     result, output = await sandbox.run("kill -9 $PPID; echo here; exit 4")
     assert (result.exit_code, output.stdout) == (4, b"here\n")

@@ -77,7 +77,14 @@ class Children:
             spawner.action.spawner_lost = True
 
     def has_ended(self, pid: int) -> bool:
-        return pid in self._ends
+        """Of a command without its spawner, which is our child if it lives."""
+        if pid in self._ends:
+            return True
+        try:
+            posix.waitid(posix.P_PID, pid, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)
+        except ChildProcessError:  # Its spawner had seen its end, and died before it could tell.
+            return True
+        return False
 
     def end_of(self, action: "Action") -> Ended:
         """The end of a command that only we saw, or that nobody did (taken as killed)."""
