@@ -73,7 +73,7 @@ def fixed_acts_s(simulations: Simulations, like: Job) -> tuple[float, ...]:
 def times_lower(simulations: Simulations, ours: Job) -> tuple[float, ...]:
     """The best fixed degree's mean ACT over ours, per seed."""
     fixed = fixed_acts_s(simulations, ours)
-    return tuple(a / b for a, b in zip(fixed, simulations.acts_s(ours), strict=True))
+    return tuple(a / b for a, b in zip(fixed, simulations.acts_s(ours), strict=False))
 
 
 def over_loads(per_load: Iterable[Sequence[float]]) -> tuple[float, ...]:
