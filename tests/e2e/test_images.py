@@ -34,7 +34,9 @@ def server(
 ) -> ServerProcess:
     (tmp_path / "password").write_text(PASSWORD)
     account = {"username": USERNAME, "password_file": str(tmp_path / "password")}
-    return serve({"registries": {registry.host: account}, "pulls": {"concurrency": 2}})
+    settings = {"registries": {registry.host: account}, "pulls": {"concurrency": 2}}
+    # A sandbox that stands ready uses its image too.
+    return serve({**settings, "warm": {"max": 0}})
 
 
 def _tangram(server: ServerProcess, *words: str) -> subprocess.CompletedProcess[str]:
