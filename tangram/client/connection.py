@@ -393,13 +393,17 @@ def _is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
+_BROKEN_SEND = "Internal error from Core"
+"""What grpcio says when a call ended while it was sending: the answer that ended it is lost."""
+
+
 def _error_of(error: grpc.aio.AioRpcError, address: str) -> TangramError:
     """Our error of the trailing metadata, else what the bare status amounts to."""
     for key, value in error.trailing_metadata() or ():
         if key == ERROR_METADATA_KEY and isinstance(value, bytes):
             return error_from_message(types_pb2.Error.FromString(value))
     details = error.details() or ""
-    if error.code() in _LOST_CONNECTION:
+    if error.code() in _LOST_CONNECTION or details == _BROKEN_SEND:
         return _unreachable(address, details)
     if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
         return TooLarge(

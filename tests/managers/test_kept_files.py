@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import socket
 import stat
@@ -146,17 +145,22 @@ def test_what_changed_just_before_a_copy_is_copied_again(source: Path, tmp_path:
     assert old.stat().st_ino != new.stat().st_ino
 
 
+OPEN = "import mmap, sys\nfile = open(sys.argv[1], 'r+b')\n"
+MAP = "memory = mmap.mmap(file.fileno(), 4096)\nmemory[0:1] = b'y'\n"
+WAIT = "print('ready', flush=True)\nsys.stdin.read()\n"
+
+
 def test_a_file_that_is_written_through_memory_is_never_taken_over(
     source: Path, tmp_path: Path
 ) -> None:
     (source / "file").write_bytes(b"x" * 4096)
-    assert not maps_files_shared([os.getpid()])
-    with (
-        open(source / "file", "r+b") as file,
-        mmap.mmap(file.fileno(), 4096) as memory,
-    ):
-        memory[0:1] = b"y"
-        assert maps_files_shared([os.getpid()])
+    for program, maps in ((OPEN, False), (OPEN + MAP, True)):
+        command = [sys.executable, "-I", "-S", "-c", program + WAIT, str(source / "file")]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None and child.stdout.readline() == b"ready\n"
+            assert maps_files_shared([child.pid]) is maps
+            child.communicate()
+    assert (source / "file").read_bytes() == b"y" + b"x" * 4095
     settle(source / "file")
     first = copy(source, tmp_path / "first", comparable=False)
     copy(source, tmp_path / "second", first)

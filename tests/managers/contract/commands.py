@@ -190,6 +190,9 @@ class BusyboxCommands(RealCommands):
         grow = 'BEGIN { for (;;) kept[i++] = sprintf("%100000s", "x") }'
         return ("sh", "-c", f"sleep {mark} >/dev/null 2>&1 & exec awk '{grow}'")
 
+    def listens(self, port: int) -> Argv:
+        return ("sh", "-c", f"while :; do nc -l -p {port} </dev/null >/dev/null; done")
+
 
 class FakeCommands:
     """The same in the language of `tangram.managers.fake.commands`."""
